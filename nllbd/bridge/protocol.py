@@ -1,0 +1,120 @@
+"""Event loop ↔ engine: the plain dataclasses that cross, and the Protocol that both carriers (thread.py,
+process.py) fulfil. Knows nothing of tensors, models or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from nllbd.sched.sequence import Priority, SequenceOutcome, SequenceRequest
+
+
+class EngineState(enum.StrEnum):
+    """LOADING → READY → (RESTARTING → READY)* → STOPPED; FAILED when restarts do not help."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything an engine needs to start; plain values, sent to the child process as its first message.
+
+    0 for a budget means: derive it from the device. `runner` is "model", or "fake" for the scripted FakeRunner.
+    """
+
+    model_path: str
+    device: str = "auto"
+    dtype: str = "auto"
+    num_threads: int = 0
+    max_num_lanes: int = 0
+    max_encode_tokens: int = 0
+    kv_cache_bytes: int = 0
+    max_num_beams: int = 8
+    max_waiting_segments: int = 20_000
+    max_waiting_tokens: int = 2_000_000
+    runner: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a started engine says of itself."""
+
+    device: str
+    dtype: str
+    num_blocks: int
+    block_size: int
+    max_num_lanes: int
+    max_encode_tokens: int
+    num_threads: int
+    load_s: float
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot, at most one a step. Counters are totals since the engine started."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_lanes: int = 0
+    waiting_tokens: int = 0
+    used_blocks: int = 0
+    num_blocks: int = 0
+    steps: int = 0
+    source_tokens: int = 0
+    target_tokens: int = 0
+    preemptions: int = 0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    last_step_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+
+class EngineClient(Protocol):
+    """The event loop's side. All methods are called on the loop's thread; none blocks.
+
+    Contract: each submitted sequence gets exactly one outcome, under faults too; its future never raises anything
+    but CancelledError (failures are outcomes with a reason).
+    """
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def info(self) -> EngineInfo | None: ...
+
+    @property
+    def stats(self) -> EngineStats: ...
+
+    @property
+    def num_restarts(self) -> int: ...
+
+    async def start(self) -> None:
+        """Begin loading; returns at once (await `wait_ready` for the outcome)."""
+
+    async def wait_ready(self) -> EngineInfo:
+        """Raises CheckpointError/InternalError when the engine cannot start."""
+        ...
+
+    def next_seq_id(self) -> int: ...
+
+    def submit(self, requests: Iterable[SequenceRequest]) -> list[asyncio.Future[SequenceOutcome]]:
+        """Queue sequences; accepted also while the engine restarts (they wait for it)."""
+        ...
+
+    def update(self, seq_id: int, priority: Priority, deadline: float) -> None:
+        """Raise class or deadline of a sequence that another request joined."""
+
+    def abort(self, seq_ids: Iterable[int]) -> None:
+        """Drop sequences by the next step; their futures resolve with reason ABORTED."""
+
+    async def stop(self) -> None:
+        """End the engine now; what is unfinished resolves as ABORTED."""

@@ -1,0 +1,129 @@
+"""What the scheduler schedules: sequences, and the plain data that describes them.
+
+Standard library only. A *sequence* is one segment (sentence) inside the engine, with `num_beams` *lanes*. The frozen
+dataclasses here cross the bridge between the daemon and the engine process, so they hold plain values only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Literal
+
+EarlyStopping = Literal[True, False, "never"]
+
+
+class Priority(enum.IntEnum):
+    """Scheduling class; a lower value goes first."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+class SequenceStatus(enum.Enum):
+    """Each status is exactly one container of the scheduler."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class FinishReason(enum.StrEnum):
+    """How a sequence ended. Everything but STOP and LENGTH carries no hypotheses."""
+
+    STOP = "stop"  # the search ended by its own rules
+    LENGTH = "length"  # the best hypothesis was cut at max_length
+    ABORTED = "aborted"  # nobody waits for it any more
+    DEADLINE = "deadline"  # its deadline passed first
+    TOO_LARGE = "too_large"  # its KV need at max_length exceeds the whole pool
+    OVERLOADED = "overloaded"  # the inbox was full
+    FAILED = "failed"  # it made the engine fail, alone (quarantined, or a step raised on it)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """Beam search settings of one sequence, in transformers' meaning.
+
+    `max_length` counts every decoder token, the initial `</s>` and the language code included.
+    `num_hypotheses` (≤ num_beams) is how many finished hypotheses are returned, best first.
+    """
+
+    num_beams: int = 4
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = True
+    max_length: int = 512
+    num_hypotheses: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """One segment as submitted to the engine.
+
+    `source_ids` is the full encoder input, language code and `</s>` included; `target_id` the forced first token.
+    `deadline` is a `time.monotonic()` instant (system-wide on Linux, so it holds in the child process too).
+    `client` and `request_id` are the two levels of fairness; neither is a metrics label.
+    """
+
+    seq_id: int
+    source_ids: tuple[int, ...]
+    target_id: int
+    params: SearchParams
+    deadline: float
+    priority: Priority = Priority.INTERACTIVE
+    client: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A finished translation: ids after the initial `</s>` (code first, `</s>` last unless cut), score / L**p."""
+
+    token_ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutcome:
+    """The one outcome of a sequence. `message` explains a FAILED or TOO_LARGE one."""
+
+    seq_id: int
+    reason: FinishReason
+    hypotheses: tuple[Hypothesis, ...] = ()
+    message: str = ""
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    num_steps: int = 0
+    num_preemptions: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """The scheduler's record of one request. Owned by the scheduler alone.
+
+    `length` is how many decoder positions the sequence has decided, counting `</s>` and the code (so 2 at the start);
+    of these `length - 1` have (or get in the current step) their KV written. Slot arithmetic is in kv_manager.py.
+    """
+
+    request: SequenceRequest
+    arrival: float
+    status: SequenceStatus = SequenceStatus.WAITING
+    length: int = 2
+    cross_blocks: list[int] = field(default_factory=list)
+    self_blocks: list[int] = field(default_factory=list)
+    started_at: float | None = None
+    num_steps: int = 0
+    num_preemptions: int = 0
+
+    @property
+    def seq_id(self) -> int:
+        return self.request.seq_id
+
+    @property
+    def num_lanes(self) -> int:
+        return self.request.params.num_beams
+
+    @property
+    def source_ids(self) -> Seq[int]:
+        return self.request.source_ids
