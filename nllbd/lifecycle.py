@@ -1,0 +1,109 @@
+"""The daemon's state as one small object: who may be served, how many requests are in flight, when the last has ended.
+
+STARTING → READY → DRAINING → STOPPED, never backwards. The daemon moves it; HTTP reads it and counts requests in and
+out. Knows nothing of sockets, signals, HTTP or the engine. Belongs to one event loop; not thread-safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from nllbd.errors import Draining, NotReady
+
+
+class LifecycleState(enum.StrEnum):
+    """What the daemon as a whole is doing. The engine has states of its own (`bridge.protocol.EngineState`)."""
+
+    STARTING = "starting"  # sockets may be bound, the engine loads
+    READY = "ready"  # serves
+    DRAINING = "draining"  # finishes what is in flight, takes nothing new
+    STOPPED = "stopped"  # serves nothing any more
+
+
+_ORDER = tuple(LifecycleState)
+
+
+class Lifecycle:
+    """State, reason of failure and in-flight count of one daemon.
+
+    Attributes:
+        failed_reason: why the engine could not be started, for `/health`; None while nothing is wrong.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._state = LifecycleState.STARTING
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.started_at = clock()
+        self.failed_reason: str | None = None
+
+    @property
+    def state(self) -> LifecycleState:
+        return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        return self._state is LifecycleState.READY
+
+    @property
+    def is_draining(self) -> bool:
+        """Takes no new requests any more (DRAINING or STOPPED): answer with `Connection: close`."""
+        return self._state in (LifecycleState.DRAINING, LifecycleState.STOPPED)
+
+    @property
+    def num_in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def uptime_s(self) -> float:
+        return self._clock() - self.started_at
+
+    def advance(self, state: LifecycleState) -> bool:
+        """Move forward to `state`; False (and no change) if already there or beyond."""
+        if _ORDER.index(state) <= _ORDER.index(self._state):
+            return False
+        self._state = state
+        return True
+
+    def fail(self, reason: str) -> None:
+        """Remember why the daemon cannot serve; the state stays what it is."""
+        self.failed_reason = reason
+
+    def check_admits(self) -> None:
+        """Raise the typed error that a new request gets now: NotReady, Draining, or nothing."""
+        if self._state is LifecycleState.STARTING:
+            raise NotReady(self.failed_reason or "the model is still loading; try again shortly", retry_after_s=1.0)
+        if self.is_draining:
+            raise Draining("this daemon is shutting down; send the request again, to another host or its successor")
+
+    def begin_request(self) -> None:
+        """Count a request in, whatever the state (see `check_admits` for whether to serve it)."""
+        self._in_flight += 1
+        self._idle.clear()
+
+    def end_request(self) -> None:
+        """Count a request out, once its response is on its way. Every `begin_request` needs exactly one."""
+        if self._in_flight <= 0:
+            raise RuntimeError("end_request without begin_request")
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """`begin_request` and `end_request` around a block."""
+        self.begin_request()
+        try:
+            yield
+        finally:
+            self.end_request()
+
+    async def wait_idle(self) -> None:
+        """Return when no request is in flight."""
+        await self._idle.wait()
