@@ -11,7 +11,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Literal
 
-EarlyStopping = Literal[True, False, "never"]
+EarlyStopping = bool | Literal["never"]
 
 
 class Priority(enum.IntEnum):
