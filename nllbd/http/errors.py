@@ -1,0 +1,96 @@
+"""Errors as HTTP answers: the JSON error object, its status and its headers, for every way in which a request fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from nllbd.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidValue,
+    MethodNotAllowed,
+    NllbdError,
+    NotFound,
+    Unauthorized,
+)
+
+REQUEST_ID_HEADER = "X-Request-Id"
+RETRYABLE_HEADER = "X-Nllbd-Retryable"
+
+
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong. `field` names the part of the request at fault, e.g. `text[3]`."""
+
+    code: str
+    message: str
+    field: str | None = None
+    request_id: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Every answer that is not a success."""
+
+    error: ErrorObject
+
+
+def error_body(error: NllbdError, request_id: str) -> bytes:
+    """The error object as JSON."""
+    about = ErrorObject(code=error.code, message=error.message, field=error.field, request_id=request_id)
+    return msgspec.json.encode(ErrorBody(error=about))
+
+
+def error_response(error: NllbdError, request_id: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer to a failed request. 408 and 413 close the connection: the rest of the body was not read."""
+    response = web.Response(
+        status=error.status,
+        body=error_body(error, request_id),
+        content_type="application/json",
+        headers={**error_headers(error), **(headers or {}), REQUEST_ID_HEADER: request_id},
+    )
+    if error.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+        response.force_close()
+    return response
+
+
+def error_headers(error: NllbdError) -> dict[str, str]:
+    """The headers that an error brings along."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.retryable:
+        headers[RETRYABLE_HEADER] = "1"
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="nllbd"'
+    return headers
+
+
+def as_nllbd_error(error: Exception) -> tuple[NllbdError, dict[str, str]]:
+    """The typed error for any exception, and headers to keep. An unknown one becomes InternalError, saying nothing."""
+    if isinstance(error, NllbdError):
+        return error, {}
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        message = f"{error.method[:20]} is not possible here; use {allowed}"
+        return MethodNotAllowed(message), {"Allow": allowed}
+    if isinstance(error, web.HTTPNotFound):
+        return NotFound("there is nothing at this path"), {}
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return BodyTooLarge("the body is larger than this server accepts"), {}
+    if isinstance(error, web.HTTPException):
+        return _with_status(error.status, error.reason), {}
+    if isinstance(error, web.RequestPayloadError | HttpProcessingError):
+        return InvalidValue("the body does not hold to its transfer or content encoding"), {}
+    return InternalError("an unexpected error; give the request id when you report it"), {}
+
+
+def _with_status(status: int, reason: str) -> NllbdError:
+    """An error of aiohttp's own with its status, as ours."""
+    error = InvalidValue(reason) if 400 <= status < 500 else InternalError(reason)
+    error.status = status  # type: ignore[misc]  # an instance attribute over the class's
+    return error

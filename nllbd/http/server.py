@@ -1,0 +1,107 @@
+"""The server below the application: answers what never becomes a request (malformed HTTP) in our error shape, and
+switches on what aiohttp leaves off. Knows nothing of translation.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from nllbd import log
+from nllbd.errors import InternalError, InvalidValue
+from nllbd.http.errors import as_nllbd_error, error_response
+
+#: Longer than nginx keeps its upstream connections (60 s), so that it is nginx who closes idle ones.
+KEEPALIVE_TIMEOUT_S = 75.0
+#: How long an answer to a body that was not read waits for the rest of it, lest a reset destroys the answer.
+LINGERING_TIME_S = 5.0
+
+logger = log.get_logger(__name__)
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def make_runner(app: web.Application, **options: Any) -> web.AppRunner:
+    """The runner to serve `app` with: handlers are cancelled when their client goes away, and every error is JSON.
+
+    `options` go to `web.AppRunner` (e.g. `shutdown_timeout`).
+    """
+    return _Runner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_TIMEOUT_S,
+        lingering_time=LINGERING_TIME_S,
+        **options,
+    )
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(
+            _json_errors(server.request_handler),
+            request_factory=server.request_factory,
+            handler_cancellation=server.handler_cancellation,
+            loop=server._loop,
+            **server._kwargs,
+        )
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """A connection that answers malformed HTTP with the JSON error object and logs no byte of it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun; nothing can be said any more")
+        request_id = new_request_id()
+        logger.info("malformed request", request_id=request_id, status=status, exception=type(exc).__name__)
+        if isinstance(exc, LineTooLong):
+            error: InvalidValue | InternalError = InvalidValue("the request line or a header is too long")
+        elif 400 <= status < 500:
+            error = InvalidValue("this is not well-formed HTTP/1.1")
+        else:
+            error = InternalError("an unexpected error; give the request id when you report it")
+        response = error_response(error, request_id)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        error = kw.get("exc_info")
+        about = log.describe_exception(error) if isinstance(error, BaseException) else {}
+        logger.error("connection failed", **about)
+
+
+def _json_errors(handle: _Handler) -> _Handler:
+    """Errors that aiohttp raises before any middleware runs (an unknown `Expect`, say)."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as error:
+            typed, headers = as_nllbd_error(error)
+            return error_response(typed, new_request_id(), headers)
+
+    return handler
+
+
+def new_request_id() -> str:
+    """A request id that no one has used before."""
+    return secrets.token_hex(8)

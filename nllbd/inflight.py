@@ -1,0 +1,119 @@
+"""Segments that are in the engine now. Identical ones share a sequence, which lives as long as anyone waits for it.
+
+One event loop; nothing here blocks or awaits anything but the engine's futures. Knows no text: a segment is its ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nllbd.bridge.protocol import EngineClient
+from nllbd.sched.sequence import FinishReason, Priority, SearchParams, SequenceOutcome, SequenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentKey:
+    """What makes two segments the same work: the ids hold the source language, the params everything else."""
+
+    source_ids: tuple[int, ...]
+    target_id: int
+    params: SearchParams
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """On whose behalf a segment is looked up. `deadline` is a `time.monotonic()` instant."""
+
+    deadline: float
+    priority: Priority = Priority.INTERACTIVE
+    client: str = ""
+    request_id: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One sequence in the engine and those who wait for it; its class is their highest, its deadline their latest."""
+
+    seq_id: int
+    future: asyncio.Future[SequenceOutcome]
+    priority: Priority
+    deadline: float
+    num_waiters: int = 0
+
+
+class InflightTable:
+    """Single flight by reference count. An entry leaves when its outcome is there or its last waiter is gone."""
+
+    def __init__(self, engine: EngineClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._flights: dict[SegmentKey, _Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def holds(self, key: SegmentKey) -> bool:
+        """Whether asking for `key` now would join a sequence that is already there."""
+        return key in self._flights
+
+    async def get(self, key: SegmentKey, waiter: Waiter) -> SequenceOutcome:
+        """The outcome of `key`, computed once however many ask. Cancelling this call leaves the sequence to the others.
+
+        A sequence may still end by the deadline of an earlier waiter when the engine dropped it in the very moment
+        that this one joined: then it is sent again.
+        """
+        while True:
+            outcome = await self._wait(key, waiter)
+            if outcome.reason is not FinishReason.DEADLINE or self._clock() >= waiter.deadline:
+                return outcome
+
+    async def _wait(self, key: SegmentKey, waiter: Waiter) -> SequenceOutcome:
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._launch(key, waiter)
+        else:
+            self._raise_claims(flight, waiter)
+        flight.num_waiters += 1
+        try:
+            return await asyncio.shield(flight.future)
+        finally:
+            self._leave(key, flight)
+
+    def _launch(self, key: SegmentKey, waiter: Waiter) -> _Flight:
+        seq_id = self._engine.next_seq_id()
+        request = SequenceRequest(
+            seq_id=seq_id,
+            source_ids=key.source_ids,
+            target_id=key.target_id,
+            params=key.params,
+            deadline=waiter.deadline,
+            priority=waiter.priority,
+            client=waiter.client,
+            request_id=waiter.request_id,
+        )
+        (future,) = self._engine.submit((request,))
+        flight = _Flight(seq_id, future, waiter.priority, waiter.deadline)
+        self._flights[key] = flight
+        # At once, not when the first waiter wakes: who asks in between must not join what has ended.
+        future.add_done_callback(lambda _: self._forget(key, flight))
+        return flight
+
+    def _raise_claims(self, flight: _Flight, waiter: Waiter) -> None:
+        priority = min(flight.priority, waiter.priority)
+        deadline = max(flight.deadline, waiter.deadline)
+        if (priority, deadline) != (flight.priority, flight.deadline):
+            flight.priority, flight.deadline = priority, deadline
+            self._engine.update(flight.seq_id, priority, deadline)
+
+    def _leave(self, key: SegmentKey, flight: _Flight) -> None:
+        flight.num_waiters -= 1
+        if flight.num_waiters == 0 and not flight.future.done():
+            self._forget(key, flight)
+            self._engine.abort((flight.seq_id,))
+
+    def _forget(self, key: SegmentKey, flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

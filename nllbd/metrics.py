@@ -1,0 +1,311 @@
+"""Every metric, declared once in `TABLE`: name, kind, labels, buckets, help. Knows nothing of HTTP.
+
+A `Metrics` owns its own registry (nothing global), so two daemons in one process, or two tests, never share a figure.
+Engine figures are not pushed: they are read from `EngineClient.stats` when somebody scrapes.
+
+We do not use `aiohttp-prometheus-exporter`: its metrics carry the client's address as label `remote`, so every new
+address makes new time series for ever, and its `path_template` needs a matched route. Labels here are bounded: route
+templates, HTTP methods and statuses, our own error codes and guard kinds. Never a client, a key, a text or a language
+that a client merely named.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from nllbd import __version__
+from nllbd.bridge.protocol import EngineClient, EngineState
+from nllbd.gpu import used_gpu_memory_bytes
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
+
+
+class Kind(enum.StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One row of the table. `read` is set where the value is taken at scrape time."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    read: Callable[[EngineClient], float] | None = None
+
+
+def _kv_usage(engine: EngineClient) -> float:
+    return engine.stats.used_blocks / engine.stats.num_blocks if engine.stats.num_blocks else 0.0
+
+
+HTTP_REQUESTS = MetricSpec(
+    "nllbd_http_requests_total", Kind.COUNTER, "HTTP requests answered.", ("method", "route", "status")
+)
+REQUEST_DURATION = MetricSpec(
+    "nllbd_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time from a request's headers to its response, by route template.",
+    ("route",),
+    _SECONDS,
+)
+IN_FLIGHT = MetricSpec("nllbd_requests_in_flight", Kind.GAUGE, "HTTP requests being served now.")
+ERRORS = MetricSpec("nllbd_errors_total", Kind.COUNTER, "Requests that ended in an error, by its code.", ("code",))
+REJECTED = MetricSpec(
+    "nllbd_rejected_total",
+    Kind.COUNTER,
+    "Requests refused before any work: overloaded, not_ready, draining, too large, unauthorized.",
+    ("reason",),
+)
+CANCELLED = MetricSpec("nllbd_cancelled_total", Kind.COUNTER, "Requests whose client went away before the answer.")
+SEGMENTS = MetricSpec(
+    "nllbd_segments_total",
+    Kind.COUNTER,
+    "Segments by how they were served: translated by the engine, joined to an identical one in flight, "
+    "repeated within their own request, or passed through untranslated.",
+    ("result",),
+)
+CHARACTERS = MetricSpec("nllbd_characters_total", Kind.COUNTER, "Code points of text accepted for translation.")
+REQUEST_SEGMENTS = MetricSpec(
+    "nllbd_request_segments", Kind.HISTOGRAM, "Segments a translation request was split into.", (), _SEGMENTS
+)
+QUEUE_TIME = MetricSpec(
+    "nllbd_queue_time_seconds",
+    Kind.HISTOGRAM,
+    "Time a sequence waited in the engine before its first step.",
+    (),
+    _SHORT_SECONDS,
+)
+ENCODE_TIME = MetricSpec(
+    "nllbd_encode_time_seconds", Kind.HISTOGRAM, "Time a sequence spent in encode.", (), _SHORT_SECONDS
+)
+DECODE_TIME = MetricSpec(
+    "nllbd_decode_time_seconds", Kind.HISTOGRAM, "Time a sequence spent in decode.", (), _SHORT_SECONDS
+)
+GUARD = MetricSpec("nllbd_guard_total", Kind.COUNTER, "What the guards found in translated segments.", ("kind",))
+RETRIES = MetricSpec("nllbd_guard_retries_total", Kind.COUNTER, "Segments translated again because a guard said so.")
+DETECTIONS = MetricSpec("nllbd_detections_total", Kind.COUNTER, "Language detections: known or unknown.", ("result",))
+ADMITTED_TOKENS = MetricSpec(
+    "nllbd_admitted_tokens", Kind.GAUGE, "Source tokens of accepted requests that are not finished yet."
+)
+TRANSLATION_REQUESTS = MetricSpec(
+    "translation_requests_total", Kind.COUNTER, "Translation requests that were admitted (the deployment guide's name)."
+)
+TRANSLATION_DURATION = MetricSpec(
+    "translation_duration_seconds",
+    Kind.HISTOGRAM,
+    "Duration of successful translations (the deployment guide's name).",
+    (),
+    _SECONDS,
+)
+CPU_USAGE = MetricSpec(
+    "system_cpu_usage_percent", Kind.GAUGE, "CPU in use on the whole machine since the last scrape, 0 to 100."
+)
+MEMORY_USAGE = MetricSpec("system_memory_usage_bytes", Kind.GAUGE, "Memory in use on the whole machine.")
+GPU_MEMORY_USAGE = MetricSpec(
+    "gpu_memory_usage_bytes", Kind.GAUGE, "Memory in use on all NVIDIA devices of the machine; 0 without one."
+)
+INFO = MetricSpec("nllbd", Kind.INFO, "Version, model, device and dtype, as labels of the constant 1.")
+ENGINE_STATE = MetricSpec(
+    "nllbd_engine_state", Kind.GAUGE, "1 for the state the engine is in, 0 for the others.", ("state",)
+)
+TOKENS = MetricSpec(
+    "nllbd_tokens_total", Kind.COUNTER, "Tokens the engine encoded (source) and decoded (target).", ("kind",)
+)
+STEP_DURATION = MetricSpec("nllbd_step_duration_seconds", Kind.SUMMARY, "Steps of the engine and the time they took.")
+
+_G, _C = Kind.GAUGE, Kind.COUNTER
+ENGINE_FIGURES = (
+    MetricSpec(
+        "nllbd_num_sequences_running", _G, "Sequences in the batch.", read=lambda engine: engine.stats.num_running
+    ),
+    MetricSpec(
+        "nllbd_num_sequences_waiting", _G, "Sequences in the queue.", read=lambda engine: engine.stats.num_waiting
+    ),
+    MetricSpec(
+        "nllbd_waiting_tokens", _G, "Source tokens in the queue.", read=lambda engine: engine.stats.waiting_tokens
+    ),
+    MetricSpec("nllbd_batch_lanes", _G, "Lanes decoded in the last step.", read=lambda engine: engine.stats.num_lanes),
+    MetricSpec("nllbd_kv_cache_usage_ratio", _G, "Share of the KV pool's blocks in use, 0 to 1.", read=_kv_usage),
+    MetricSpec(
+        "nllbd_tokens_per_second", _G, "Decoded tokens a second, recent.", read=lambda engine: engine.stats.tokens_per_s
+    ),
+    MetricSpec(
+        "nllbd_preemptions_total",
+        _C,
+        "Sequences whose KV was taken away for another.",
+        read=lambda engine: engine.stats.preemptions,
+    ),
+    MetricSpec(
+        "nllbd_encode_seconds_total", _C, "Time the engine spent encoding.", read=lambda engine: engine.stats.encode_s
+    ),
+    MetricSpec(
+        "nllbd_decode_seconds_total", _C, "Time the engine spent decoding.", read=lambda engine: engine.stats.decode_s
+    ),
+    MetricSpec("nllbd_engine_restarts_total", _C, "Engine restarts.", read=lambda engine: engine.num_restarts),
+)
+
+#: The metrics that code counts, sets or observes.
+RECORDED = (
+    HTTP_REQUESTS,
+    REQUEST_DURATION,
+    IN_FLIGHT,
+    ERRORS,
+    REJECTED,
+    CANCELLED,
+    SEGMENTS,
+    CHARACTERS,
+    REQUEST_SEGMENTS,
+    QUEUE_TIME,
+    ENCODE_TIME,
+    DECODE_TIME,
+    GUARD,
+    RETRIES,
+    DETECTIONS,
+    ADMITTED_TOKENS,
+    TRANSLATION_REQUESTS,
+    TRANSLATION_DURATION,
+)
+#: Everything that `/metrics` shows (besides the process_* figures of prometheus-client).
+TABLE = (
+    *RECORDED,
+    CPU_USAGE,
+    MEMORY_USAGE,
+    GPU_MEMORY_USAGE,
+    INFO,
+    ENGINE_STATE,
+    TOKENS,
+    STEP_DURATION,
+    *ENGINE_FIGURES,
+)
+
+
+class Metrics:
+    """One registry with every metric of `TABLE` in it."""
+
+    def __init__(self, engine: EngineClient | None = None, model: str = "") -> None:
+        self.registry = CollectorRegistry()
+        self._metrics = {spec: _create(spec, self.registry) for spec in RECORDED}
+        self.registry.register(_SystemFigures())
+        ProcessCollector(registry=self.registry)
+        if engine is not None:
+            self.watch_engine(engine, model)
+
+    def watch_engine(self, engine: EngineClient, model: str) -> None:
+        """Read the engine's figures at every scrape from now on. Call once."""
+        self.registry.register(_EngineFigures(engine, model))
+
+    def add(self, spec: MetricSpec, amount: float = 1, **labels: str) -> None:
+        """Count up a counter or a gauge."""
+        metric = self._child(spec, labels)
+        assert isinstance(metric, Counter | Gauge)
+        metric.inc(amount)
+
+    def set(self, spec: MetricSpec, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        metric = self._child(spec, labels)
+        assert isinstance(metric, Gauge)
+        metric.set(value)
+
+    def observe(self, spec: MetricSpec, value: float, **labels: str) -> None:
+        """Put one value into a histogram."""
+        metric = self._child(spec, labels)
+        assert isinstance(metric, Histogram)
+        metric.observe(value)
+
+    def value(self, spec: MetricSpec, **labels: str) -> float:
+        """Current value of a counter or gauge (0 if never touched); of a histogram, its number of observations."""
+        suffix = "_count" if spec.kind is Kind.HISTOGRAM else ""
+        return self.registry.get_sample_value(spec.name + suffix, labels) or 0.0
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The scrape's body and content type. Reads /proc: call it off the event loop."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    def _child(self, spec: MetricSpec, labels: dict[str, str]) -> Counter | Gauge | Histogram:
+        metric = self._metrics[spec]
+        return metric.labels(**labels) if labels else metric
+
+
+def _create(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    match spec.kind:
+        case Kind.COUNTER:
+            return Counter(spec.name, spec.help, spec.labels, registry=registry)
+        case Kind.HISTOGRAM:
+            return Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)
+        case _:
+            return Gauge(spec.name, spec.help, spec.labels, registry=registry)
+
+
+class _SystemFigures(Collector):
+    """The guide's machine-wide figures, read at scrape time."""
+
+    def __init__(self) -> None:
+        psutil.cpu_percent()  # the first call only sets the point that the next one measures from
+
+    def describe(self) -> Iterable[Metric]:
+        return (_family(spec) for spec in (CPU_USAGE, MEMORY_USAGE, GPU_MEMORY_USAGE))
+
+    def collect(self) -> Iterator[Metric]:
+        yield _family(CPU_USAGE, psutil.cpu_percent())
+        yield _family(MEMORY_USAGE, psutil.virtual_memory().used)
+        yield _family(GPU_MEMORY_USAGE, used_gpu_memory_bytes())
+
+
+class _EngineFigures(Collector):
+    """What the engine says of itself, read at scrape time."""
+
+    def __init__(self, engine: EngineClient, model: str) -> None:
+        self._engine = engine
+        self._model = model
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        engine, stats = self._engine, self._engine.stats
+        for spec in ENGINE_FIGURES:
+            assert spec.read is not None
+            yield _family(spec, spec.read(engine))
+        tokens = CounterMetricFamily(TOKENS.name, TOKENS.help, labels=TOKENS.labels)
+        tokens.add_metric(["source"], stats.source_tokens)
+        tokens.add_metric(["target"], stats.target_tokens)
+        yield tokens
+        yield SummaryMetricFamily(
+            STEP_DURATION.name, STEP_DURATION.help, count_value=stats.steps, sum_value=stats.encode_s + stats.decode_s
+        )
+        states = GaugeMetricFamily(ENGINE_STATE.name, ENGINE_STATE.help, labels=ENGINE_STATE.labels)
+        for state in EngineState:
+            states.add_metric([state.value], float(state is engine.state))
+        yield states
+        info = engine.info
+        about = {"version": __version__, "model": self._model}
+        about |= {"device": info.device, "dtype": info.dtype} if info else {"device": "", "dtype": ""}
+        yield InfoMetricFamily(INFO.name, INFO.help, value=about)
+
+
+def _family(spec: MetricSpec, value: float | None = None) -> Metric:
+    family = CounterMetricFamily if spec.kind is Kind.COUNTER else GaugeMetricFamily
+    return family(spec.name, spec.help, value=value)
