@@ -1,0 +1,39 @@
+"""Linear layers by precision: dense (float32, bfloat16, float16), or dynamic int8 on the CPU."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nllbd.kernels.int8_linear import Int8Linear
+
+
+class Linear(Protocol):
+    """y = x W^T + b for x [..., in_features]."""
+
+    in_features: int
+    out_features: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class DenseLinear:
+    """Weight [out, in] and activations in one floating dtype."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.out_features, self.in_features = weight.shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+def make_linear(weight: Tensor, bias: Tensor | None, precision: str, device: torch.device) -> Linear:
+    """weight [out, in], bias [out] or None; precision: float32, bfloat16, float16 or int8."""
+    if precision == "int8":
+        return Int8Linear(weight, bias)
+    dtype: torch.dtype = getattr(torch, precision)
+    return DenseLinear(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))

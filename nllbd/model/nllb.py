@@ -1,0 +1,94 @@
+"""The whole network: embeddings, encoder, decoder, vocabulary projection. Plain tensors in, plain tensors out.
+
+Architecture: M2M100 (Fan et al. 2020) as used by NLLB-200 (NLLB Team 2022); numerically the same as transformers'
+`M2M100ForConditionalGeneration`, which the tests compare it with. Knows nothing of beams, scheduling or text.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nllbd.checkpoint import Checkpoint
+from nllbd.errors import CheckpointError
+from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk
+from nllbd.model.decoder import Decoder, DecoderRows, KVCache
+from nllbd.model.encoder import Encoder, SourceBatch
+from nllbd.model.layers import LayerLoader, activation_dtype
+from nllbd.model.linear import Linear, make_linear
+from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
+from nllbd.model.weights import Weights
+
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+
+
+class NllbModel:
+    """An NLLB-200 network loaded for inference in one precision on one device.
+
+    Raises CheckpointError when the weights do not match config.json.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
+        self.config = config = checkpoint.config
+        self.precision, self.device = precision, device
+        self.dtype = activation_dtype(precision)
+        if config.d_model % config.encoder_heads or config.d_model % config.decoder_heads:
+            raise CheckpointError(f"{checkpoint.path}: d_model {config.d_model} is not divisible by its heads")
+        weights = Weights(checkpoint.path)
+        shared = _shared_embedding(weights, config.vocab_size, config.d_model)
+        # int8 keeps the look-up table as stored (mapped from the file), so that it is not held in float32 as well
+        self.embedding = shared if precision == "int8" else shared.to(device, self.dtype)
+        self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.encoder_positions = self._positions(weights, "encoder")
+        self.decoder_positions = self._positions(weights, "decoder")
+        load = LayerLoader(weights, config.d_model, precision, device)
+        self.encoder = Encoder(load, config)
+        self.decoder = Decoder(load, config)
+        self.projection = self._projection(shared)
+
+    def _positions(self, weights: Weights, side: str) -> Tensor:
+        """The checkpoint's own table where it has one, else the sinusoids."""
+        table = weights.get(f"model.{side}.embed_positions.weights")
+        if table is None:
+            rows = self.config.max_positions + POSITION_OFFSET
+            table = sinusoid_table(rows, self.config.d_model, self.config.pad_id)
+        return table.to(self.device, self.dtype)
+
+    def _projection(self, shared: Tensor) -> list[Linear]:
+        source = shared if self.precision == "int8" else self.embedding
+        starts = range(0, source.shape[0], TILE_ROWS)
+        return [make_linear(source[start : start + TILE_ROWS], None, self.precision, self.device) for start in starts]
+
+    def _embed(self, ids: Tensor, positions: Tensor, table: Tensor) -> Tensor:
+        rows = functional.embedding(ids, self.embedding).to(self.dtype) * self.embedding_scale
+        # a literal <pad> has the zero position, as in transformers
+        place = torch.where(ids == self.config.pad_id, self.config.pad_id, positions + POSITION_OFFSET)
+        return rows + table[place]
+
+    def encode(self, batch: SourceBatch) -> Tensor:
+        """Packed sources → encoder output [num_tokens, d_model]."""
+        return self.encoder(self._embed(batch.ids, batch.positions, self.encoder_positions), batch)
+
+    def write_cross_kv(self, encoded: Tensor, slots: Tensor, cache: KVCache) -> None:
+        """See Decoder.write_cross_kv."""
+        self.decoder.write_cross_kv(encoded, slots, cache)
+
+    def decode(self, rows: DecoderRows, cache: KVCache) -> Tensor:
+        """Rows → decoder output [R, d_model]; writes each row's self KV."""
+        return self.decoder(self._embed(rows.tokens, rows.positions, self.decoder_positions), rows, cache)
+
+    def project_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """[P, d_model] → k best (log-probabilities float32 [P, k], ids [P, k])."""
+        return project_topk(self.projection, hidden, k)
+
+
+def _shared_embedding(weights: Weights, vocab_size: int, d_model: int) -> Tensor:
+    """The one table that encoder, decoder and projection share (NLLB ties them)."""
+    names = ("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight")
+    for name in names:
+        if name in weights:
+            return weights.take(name, vocab_size, d_model)
+    raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(names)}")
