@@ -167,7 +167,7 @@ class Ledger:
         entry.request = replace(entry.request, priority=priority, deadline=deadline)
         return Update(seq_id, priority, deadline) if entry.sent else None
 
-    def take(self, max_tokens: int, only: Iterable[int] | None = None) -> tuple[SequenceRequest, ...]:
+    def take(self, max_tokens: float, only: Iterable[int] | None = None) -> tuple[SequenceRequest, ...]:
         """Mark as sent and return the next unsent sequences, at least one if there is any, up to `max_tokens`.
 
         `only`: consider no others than these, in their order.

@@ -7,14 +7,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from nllbd.bridge.alarm import DeadlineAlarm
 from nllbd.bridge.child import Child, Death, Limits, Listener
 from nllbd.bridge.codec import CodecError, Report, Update, Work, encode
 from nllbd.bridge.ledger import Ledger
+from nllbd.bridge.policy import RestartPolicy, Setbacks
 from nllbd.bridge.probation import Cause, Probation, Quarantine
 from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineState, EngineStats
 from nllbd.errors import CheckpointError, ConfigError, InternalError, NllbdError
@@ -24,47 +24,6 @@ _log = logging.getLogger(__name__)
 _MAX_WORK_TOKENS = 50_000  # of one message to the child: some 200 kB
 _START_ERRORS: dict[str, type[NllbdError]] = {kind.code: kind for kind in (CheckpointError, ConfigError)}
 _UNSENDABLE = (CodecError, ValueError, TypeError, OverflowError)
-
-
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """What happens after deaths.
-
-    Attributes:
-        backoff_s, max_backoff_s: pause before a restart, doubled each time that a death taught us nothing.
-        max_start_failures: children in a row that never became ready, after which the engine counts as FAILED.
-        failed_retry_s: pause between further attempts once FAILED.
-        max_fruitless: deaths in a row without one outcome between them, after which the engine is unhealthy. More
-            than it takes to find one killer among the lanes of a full batch by halves.
-        stable_s: a child that lived this long has proved itself, idle or not.
-    """
-
-    backoff_s: float = 0.1
-    max_backoff_s: float = 5.0
-    max_start_failures: int = 5
-    failed_retry_s: float = 30.0
-    max_fruitless: int = 14
-    stable_s: float = 30.0
-
-
-@dataclass(slots=True)
-class _Setbacks:
-    """Deaths in a row: without an outcome, of these without a suspect, of these before the child was ready."""
-
-    fruitless: int = 0
-    barren: int = 0
-    starts: int = 0
-
-    def reset(self) -> None:
-        self.fruitless = self.barren = self.starts = 0
-
-    def record(self, child: Child, blamed: bool) -> None:
-        if child.num_outcomes:
-            self.reset()
-            return
-        self.fruitless += 1
-        self.barren = 0 if blamed else self.barren + 1
-        self.starts = 0 if child.is_ready else self.starts + 1
 
 
 class ProcessEngine:
@@ -88,6 +47,7 @@ class ProcessEngine:
             lambda seq_id: self.abort((seq_id,)),
             self._on_closed,
         )
+        self._alarm = DeadlineAlarm(self._ledger, self._on_expired)
         self._ids = itertools.count(1)
         self._state = EngineState.LOADING
         self._info: EngineInfo | None = None
@@ -97,10 +57,8 @@ class ProcessEngine:
         self._updates: dict[int, Update] = {}
         self._aborts: list[int] = []
         self._pump_due = False
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = math.inf
         self._proof: asyncio.TimerHandle | None = None
-        self._setbacks = _Setbacks()
+        self._setbacks = Setbacks()
         self._failure = ""
         self._past = EngineStats()  # of the children that are gone
         self._stats = EngineStats()  # of the present one
@@ -164,9 +122,7 @@ class ProcessEngine:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
-        for timer in (self._alarm, self._proof):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.cancel()
         self._ledger.close_all(FinishReason.ABORTED, "the engine was stopped")
         self._refuse_ready(InternalError("the engine was stopped before it was ready"))
 
@@ -184,7 +140,7 @@ class ProcessEngine:
                 self._resolve_failed(request.seq_id, f"the engine has {self._state}: {self._failure or 'by request'}")
             elif self._quarantine.holds(request):
                 self._resolve_failed(request.seq_id, "this input made the engine fail before; it is not tried again")
-        self._set_alarm()
+        self._alarm.set()
         self._pump_soon()
         return futures
 
@@ -193,7 +149,7 @@ class ProcessEngine:
         if (update := self._ledger.update(seq_id, priority, deadline)) is not None:
             self._updates[seq_id] = update
             self._pump_soon()
-        self._set_alarm()
+        self._alarm.set()
 
     def abort(self, seq_ids: Iterable[int]) -> None:
         """Futures resolve as ABORTED at once; the child hears of it before its next step."""
@@ -208,21 +164,9 @@ class ProcessEngine:
     def _resolve_failed(self, seq_id: int, message: str) -> None:
         self._ledger.resolve(SequenceOutcome(seq_id, FinishReason.FAILED, message=message))
 
-    def _set_alarm(self) -> None:
-        """See that deadlines pass in time even if there is no child that would mind them."""
-        due = self._ledger.next_deadline
-        if due >= self._alarm_at:
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = due
-        self._alarm = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        self._alarm, self._alarm_at = None, math.inf
-        self._aborts += self._ledger.expire(time.monotonic())
+    def _on_expired(self, known_to_child: Sequence[int]) -> None:
+        self._aborts += known_to_child
         self._pump_soon()
-        self._set_alarm()
 
     # To the child
 
@@ -322,14 +266,13 @@ class ProcessEngine:
         _log.warning("%s; its last words: %s", self._failure, death.stderr_tail or "none")
         blamed = self._blame(child, death)
         self._ledger.unsend_all()
-        self._setbacks.record(child, blamed)
+        self._setbacks.record(delivered=child.num_outcomes > 0, blamed=blamed, was_ready=child.is_ready)
         if self._setbacks.starts >= self._policy.max_start_failures:
             self._fail(InternalError(f"{self._failure}, {self._setbacks.starts} times in a row\n{death.stderr_tail}"))
             return self._policy.failed_retry_s
         if self._state is EngineState.READY:
             self._state = EngineState.RESTARTING
-        pause_s = self._policy.backoff_s * 2.0 ** min(self._setbacks.barren - 1, 30)
-        return min(pause_s, self._policy.max_backoff_s) if self._setbacks.barren else 0.0
+        return self._policy.pause_s(self._setbacks)
 
     def _blame(self, child: Child, death: Death) -> bool:
         """Whether the death left suspects: those of its last step, or all it had if it never came to one."""
