@@ -1,0 +1,85 @@
+"""Request bodies: read under limits of size and time, decoded from JSON with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+
+from nllbd.errors import BodyTimeout, BodyTooLarge, InvalidJson, InvalidType, UnsupportedMediaType
+
+_ENCODINGS = ("", "identity", "gzip", "deflate")
+_CHARSETS = ("", "utf-8", "utf8", "us-ascii")
+
+
+async def read_json(request: web.Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
+    """The body as a JSON object. `max_bytes` counts after decompression; nothing beyond it is held in memory.
+
+    Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, InvalidJson, InvalidType.
+    """
+    _check_media_type(request)
+    body = await read_body(request, max_bytes, timeout_s)
+    decoded = decode_json(body)
+    if not isinstance(decoded, dict):
+        raise InvalidType(f'expected a JSON object such as {{"text": …}}, got {json_type_name(decoded)}')
+    return decoded
+
+
+async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, decompressed. Raises BodyTooLarge, BodyTimeout, UnsupportedMediaType."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise UnsupportedMediaType(f"Content-Encoding must be gzip or deflate, or absent; got {encoding[:40]!r}")
+    if request.content_length is not None and request.content_length > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+    except TimeoutError:
+        raise BodyTimeout(f"the body did not arrive within {timeout_s:g} s") from None
+    return bytes(body)
+
+
+def decode_json(body: bytes) -> Any:
+    """Any JSON value from UTF-8 bytes. Raises InvalidJson that says where it broke."""
+    if not body.strip():
+        raise InvalidJson("the body is empty; expected a JSON object")
+    try:
+        return msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise InvalidJson("the body is not valid UTF-8") from None
+    except RecursionError:
+        raise InvalidJson("the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise InvalidJson(f"the body is not valid JSON: {_reason(error)}") from None
+
+
+def json_type_name(value: object) -> str:
+    """What JSON calls the type of a decoded value."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _reason(error: msgspec.DecodeError) -> str:
+    return str(error).removeprefix("JSON is malformed: ").split(" - at ")[0]
+
+
+def _check_media_type(request: web.Request) -> None:
+    """JSON only; a request that names no type at all is taken at its word that the body is JSON."""
+    if hdrs.CONTENT_TYPE not in request.headers:
+        return
+    kind = request.content_type
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise UnsupportedMediaType(f"Content-Type must be application/json, not {kind[:80]!r}")
+    if (request.charset or "").lower() not in _CHARSETS:
+        raise UnsupportedMediaType("JSON must be encoded in UTF-8")
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {max_bytes} bytes, the most that this server accepts")

@@ -1,0 +1,128 @@
+"""The routes: each reads a request, asks the layer below, and renders the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from nllbd import __version__
+from nllbd.bridge.protocol import EngineState
+from nllbd.errors import Draining, NotReady
+from nllbd.http import schema, stream
+from nllbd.http.body import read_json
+from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
+from nllbd.http.dialects import native
+from nllbd.http.dispatch import recognise
+from nllbd.http.errors import error_headers
+from nllbd.lifecycle import LifecycleState
+from nllbd.text.detect import Detection
+
+
+async def translate(request: web.Request) -> web.StreamResponse:
+    """`POST /translate`."""
+    context, exchange = request.app[CONTEXT], request[EXCHANGE]
+    payload = await read_json(request, context.settings.max_body_bytes, context.body_timeout_s)
+    recognise(request.query.keys(), payload)
+    languages = context.tokenizer.languages
+    parsed = native.parse(payload, languages, context.settings, exchange.client, exchange.request_id)
+    if stream.wants_stream(request, parsed.stream):
+        return await stream.answer(request, parsed.job)
+    result = await context.translator.translate(parsed.job)
+    exchange.usage = result.usage
+    return _json(native.render(result, parsed.job, context.checkpoint.name))
+
+
+async def detect(request: web.Request) -> web.StreamResponse:
+    """`POST /detect`."""
+    context = request.app[CONTEXT]
+    payload = await read_json(request, context.settings.max_body_bytes, context.body_timeout_s)
+    wanted = schema.parse(payload, schema.DetectRequest)
+    texts = native.check_texts(wanted.text, context.settings)
+    found = await asyncio.gather(*(context.translator.detect(text) for text in texts))
+    return _json(schema.DetectResponse(detections=tuple(_detection(item) for item in found)))
+
+
+async def livez(_request: web.Request) -> web.StreamResponse:
+    """`GET /livez`: the process answers. Nothing else."""
+    return web.json_response({"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.StreamResponse:
+    """`GET /readyz`: 200 while a translation would be accepted and worked on now."""
+    context = request.app[CONTEXT]
+    context.lifecycle.check_admits()
+    if context.engine.state is not EngineState.READY:
+        raise NotReady(f"the translation engine is {context.engine.state.value}", retry_after_s=1.0)
+    return web.json_response({"status": "ready"})
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """`GET /health`: the same for people and for load balancers that read bodies."""
+    context = request.app[CONTEXT]
+    status, message = health_status(context)
+    body = schema.HealthResponse(
+        status=status,
+        engine=context.engine.state.value,
+        model=context.checkpoint.name,
+        version=__version__,
+        uptime_s=round(context.lifecycle.uptime_s, 1),
+        message=message,
+    )
+    if status == "ok":
+        return _json(body)
+    response = _json(body, HTTPStatus.SERVICE_UNAVAILABLE)
+    response.headers.update(error_headers(Draining("") if status == "draining" else NotReady("", retry_after_s=1.0)))
+    return response
+
+
+def health_status(context: AppContext) -> tuple[schema.HealthStatus, str | None]:
+    """The daemon's condition in one word, and why if there is a why."""
+    if context.lifecycle.is_draining:
+        return "draining", None
+    if context.lifecycle.failed_reason is not None:
+        return "failed", context.lifecycle.failed_reason
+    if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):
+        return "failed", "the translation engine is not running"
+    is_ready = context.lifecycle.state is LifecycleState.READY and context.engine.state is EngineState.READY
+    return ("ok", None) if is_ready else ("loading", None)
+
+
+async def version(request: web.Request) -> web.StreamResponse:
+    """`GET /version`."""
+    context = request.app[CONTEXT]
+    info = context.engine.info
+    return _json(
+        schema.VersionResponse(
+            name="nllbd",
+            version=__version__,
+            model=context.checkpoint.name,
+            fingerprint=context.checkpoint.fingerprint,
+            device=info.device if info else None,
+            dtype=info.dtype if info else None,
+        )
+    )
+
+
+async def show_metrics(request: web.Request) -> web.StreamResponse:
+    """`GET /metrics`, on the metrics port."""
+    metrics = request.app[CONTEXT].metrics
+    body, content_type = await asyncio.to_thread(metrics.render, request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _detection(found: Detection) -> schema.DetectionItem:
+    return schema.DetectionItem(
+        language=found.language.code if found.language else None,
+        confidence=round(found.confidence, 4),
+        candidates=tuple(
+            schema.Candidate(language=language.code, confidence=round(confidence, 4))
+            for language, confidence in found.candidates
+        ),
+    )
+
+
+def _json(body: msgspec.Struct, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")

@@ -1,0 +1,181 @@
+"""What every request passes through, outermost first: observe (id, log, metrics, errors), cors, gate, authenticate."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+
+from nllbd import log, metrics
+from nllbd.bridge.protocol import EngineState
+from nllbd.errors import InternalError, NllbdError, NotReady
+from nllbd.http.auth import check_credentials
+from nllbd.http.clients import ClientAddresses
+from nllbd.http.context import CONTEXT, EXCHANGE, AppContext, Exchange
+from nllbd.http.errors import REQUEST_ID_HEADER, as_nllbd_error, error_response
+from nllbd.http.server import new_request_id
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CLIENTS = web.AppKey("clients", ClientAddresses)
+#: Answer in every state of the daemon, without credentials.
+HEALTH_ROUTES = frozenset({"/livez", "/readyz", "/health"})
+#: Everybody's: they say nothing of anybody's texts.
+PUBLIC_ROUTES = HEALTH_ROUTES | {"/", "/static/{name}", "/languages", "/version", "/openapi.json"}
+#: Errors that cost no work: counted as rejections, too.
+REJECTIONS = frozenset(
+    {"overloaded", "not_ready", "draining", "unauthorized", "forbidden", "rate_limited", "quota_exceeded"}
+    | {"text_too_long", "too_many_texts", "body_too_large"}
+)
+CLIENT_GONE = 499  # nginx's status for it; never sent, only logged
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
+_PREFLIGHT_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-Id"
+_EXPOSED_HEADERS = "X-Request-Id, Retry-After"
+
+logger = log.get_logger("nllbd.access")
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id, turn what it raises into an error answer, then log and count it, once."""
+    context = request.app[CONTEXT]
+    exchange = Exchange(
+        request_id=_request_id(request), client=request.app[CLIENTS].find(request), route=route_template(request)
+    )
+    request[EXCHANGE] = exchange
+    context.metrics.add(metrics.IN_FLIGHT, 1)
+    status = CLIENT_GONE
+    with structlog.contextvars.bound_contextvars(request_id=exchange.request_id), context.lifecycle.request():
+        try:
+            response = await _answer(request, handler, exchange)
+            status = response.status
+            return response
+        except asyncio.CancelledError:
+            exchange.code = "aborted"
+            context.metrics.add(metrics.CANCELLED)
+            raise
+        finally:
+            context.metrics.add(metrics.IN_FLIGHT, -1)
+            _record(context, request, exchange, status)
+            _log(request, exchange, status)
+
+
+@web.middleware
+async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer preflight requests of the origins that may call; `decorate` marks all other answers."""
+    is_preflight = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+    if not is_preflight or allowed_origin(request) is None:
+        return await handler(request)
+    headers = {
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _PREFLIGHT_HEADERS,
+        hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+    }
+    return web.Response(status=204, headers=headers)
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """503 unless this daemon serves now; health answers always."""
+    if route_template(request) not in HEALTH_ROUTES:
+        context = request.app[CONTEXT]
+        context.lifecycle.check_admits()
+        if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):
+            raise NotReady("the translation engine is not running", retry_after_s=5.0)
+    return await handler(request)
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """401 without the key, where one is configured and the route is not everybody's."""
+    is_found = request.match_info.http_exception is None
+    if is_found and route_template(request) not in PUBLIC_ROUTES:
+        check_credentials(request, request.app[CONTEXT].settings.api_key)
+    return await handler(request)
+
+
+MIDDLEWARES = (observe, cors, gate, authenticate)
+
+
+async def decorate(request: web.Request, response: web.StreamResponse) -> None:
+    """Headers that every answer has, streamed ones too (signal `on_response_prepare`)."""
+    exchange = request.get(EXCHANGE)
+    if exchange is not None:
+        response.headers[REQUEST_ID_HEADER] = exchange.request_id
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if request.app[CONTEXT].lifecycle.is_draining:
+        response.force_close()
+    origin = allowed_origin(request)
+    if origin is not None:
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+
+
+def allowed_origin(request: web.Request) -> str | None:
+    """The request's Origin if it is one of `cors_origins` (compared exactly), else None."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return None
+    allowed = request.app[CONTEXT].settings.cors_origins
+    return origin if origin in allowed or "*" in allowed else None
+
+
+def route_template(request: web.Request) -> str:
+    """The path as it was registered, e.g. `/static/{name}`; never the path that came, which has no bound."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unmatched"
+
+
+async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Exception as error:
+        typed, headers = as_nllbd_error(error)
+        if isinstance(typed, InternalError) and not isinstance(error, NllbdError):
+            logger.error("unexpected error", route=exchange.route, **log.describe_exception(error))
+        exchange.code = typed.code
+        return error_response(typed, exchange.request_id, headers)
+
+
+def _request_id(request: web.Request) -> str:
+    """The id that the client or a proxy sent, if it is a sane one, else a new one."""
+    sent = request.headers.get(REQUEST_ID_HEADER, "")
+    return sent if _REQUEST_ID.fullmatch(sent) else new_request_id()
+
+
+def _record(context: AppContext, request: web.Request, exchange: Exchange, status: int) -> None:
+    method = request.method if request.method in _METHODS else "other"
+    context.metrics.add(metrics.HTTP_REQUESTS, method=method, route=exchange.route, status=str(status))
+    context.metrics.observe(metrics.REQUEST_DURATION, exchange.duration_s, route=exchange.route)
+    if exchange.code != "ok":
+        context.metrics.add(metrics.ERRORS, code=exchange.code)
+    if exchange.code in REJECTIONS:
+        context.metrics.add(metrics.REJECTED, reason=exchange.code)
+
+
+def _log(request: web.Request, exchange: Exchange, status: int) -> None:
+    fields: dict[str, object] = {
+        "method": request.method[:16],
+        "route": exchange.route,
+        "status": status,
+        "code": exchange.code,
+        "duration_ms": round(exchange.duration_s * 1000, 2),
+        "client": exchange.client,
+    }
+    if usage := exchange.usage:
+        fields |= {
+            "characters": usage.characters,
+            "segments": usage.segments,
+            "source_tokens": usage.source_tokens,
+            "target_tokens": usage.target_tokens,
+            "queue_ms": round(usage.queue_s * 1000, 2),
+            "encode_ms": round(usage.encode_s * 1000, 2),
+            "decode_ms": round(usage.decode_s * 1000, 2),
+        }
+    level = logger.debug if exchange.route in HEALTH_ROUTES and status == 200 else logger.info
+    level("request", **fields)

@@ -1,0 +1,104 @@
+"""Server-Sent Events: a translation sentence by sentence, as each is final."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import msgspec
+from aiohttp import hdrs, web
+
+from nllbd import log
+from nllbd.errors import InternalError, NllbdError
+from nllbd.http.context import CONTEXT, EXCHANGE
+from nllbd.http.dialects import native
+from nllbd.http.errors import as_nllbd_error, error_body
+from nllbd.job import SegmentEvent, TranslationJob, TranslationResult
+
+HEARTBEAT_S = 10.0
+_HEADERS = {
+    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Accel-Buffering": "no",  # nginx would hold events back
+}
+
+logger = log.get_logger(__name__)
+
+
+def wants_stream(request: web.Request, asked: bool) -> bool:
+    """Whether the client asked for events, in the body or by its Accept header."""
+    return asked or "text/event-stream" in request.headers.get(hdrs.ACCEPT, "")
+
+
+async def answer(request: web.Request, job: TranslationJob) -> web.StreamResponse:
+    """Stream a job's segments. What goes wrong before the first of them is an ordinary error answer."""
+    events = request.app[CONTEXT].translator.stream(job)
+    first = await anext(events)  # errors found up front still get their own status
+    response = web.StreamResponse(headers=_HEADERS)
+    await response.prepare(request)
+    async with _Heartbeat(response):
+        try:
+            await _send(request, response, first)
+            async for item in events:
+                await _send(request, response, item)
+        except Exception as error:
+            await _send_error(request, response, error)
+        finally:
+            await _close(events)
+    await response.write_eof()
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, item: SegmentEvent | TranslationResult) -> None:
+    if isinstance(item, SegmentEvent):
+        await response.write(_event("segment", msgspec.json.encode(native.render_event(item))))
+        return
+    request[EXCHANGE].usage = item.usage
+    model = request.app[CONTEXT].checkpoint.name
+    await response.write(_event("done", msgspec.json.encode(native.render_end(item, model))))
+
+
+async def _send_error(request: web.Request, response: web.StreamResponse, error: Exception) -> None:
+    """The `error` event: the status line has long been sent."""
+    if isinstance(error, ConnectionError):
+        raise error
+    typed, _ = as_nllbd_error(error)
+    if isinstance(typed, InternalError) and not isinstance(error, NllbdError):
+        logger.error("unexpected error", **log.describe_exception(error))
+    exchange = request[EXCHANGE]
+    exchange.code = typed.code
+    await response.write(_event("error", error_body(typed, exchange.request_id)))
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
+async def _close(events: AsyncIterator[SegmentEvent | TranslationResult]) -> None:
+    aclose = getattr(events, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+class _Heartbeat:
+    """Writes a comment every `HEARTBEAT_S` so that proxies do not take a slow answer for a dead one."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._beat())
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _beat(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                await self._response.write(b": still working\n\n")

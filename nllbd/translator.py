@@ -1,0 +1,317 @@
+"""The heart of the request side: a job's texts become segments, the segments sequences in the engine, and back.
+
+In order: plan (document.py) → admit whole or refuse whole (admission.py) → translate the segments, identical ones in
+flight only once (inflight.py), in windows → look at what came out (guards) → assemble. Knows no HTTP and no tensor.
+A cache of finished segments belongs into `_translate_segment`: before the in-flight table, filled after the guards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from nllbd import metrics as m
+from nllbd.admission import Admission, Ticket
+from nllbd.bridge.protocol import EngineClient
+from nllbd.checkpoint import Checkpoint
+from nllbd.config import Settings
+from nllbd.document import Planner, SegmentTranslation, TextPlan, Translations, assemble
+from nllbd.errors import DeadlineExceeded, InternalError, NllbdError, NotReady, Overloaded, TextTooLong
+from nllbd.inflight import InflightTable, SegmentKey, Waiter
+from nllbd.job import (
+    SegmentEvent,
+    TranslationJob,
+    TranslationResult,
+    Usage,
+    max_segment_tokens,
+    search_params,
+    timeout_s,
+)
+from nllbd.languages import Language
+from nllbd.metrics import Metrics
+from nllbd.sched.sequence import FinishReason, SearchParams, SequenceOutcome
+from nllbd.streaming import EventOrder
+from nllbd.text import guard
+from nllbd.text.detect import Detection, Detector
+from nllbd.text.tokenizer import Tokenizer
+
+TRUNCATED = "truncated"
+_INLINE_CHARACTERS = 2_000  # more text than this is planned in a thread: some 10 ms of work
+_MIN_WINDOW = 32
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """One distinct segment of a job; `text_index` is where it first occurs."""
+
+    text_index: int
+    source: Language
+    core: str
+    source_ids: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A job under way."""
+
+    job: TranslationJob
+    target: Language
+    target_id: int
+    params: SearchParams
+    deadline: float
+    plans: list[TextPlan] = field(default_factory=list)
+    segments: list[_Segment] = field(default_factory=list)
+    num_occurrences: int = 0
+    done: Translations = field(default_factory=dict)
+    outcomes: list[SequenceOutcome] = field(default_factory=list)
+    emit: Callable[[SegmentEvent], None] | None = None
+
+    @property
+    def waiter(self) -> Waiter:
+        return Waiter(self.deadline, self.job.priority, self.job.client, self.job.request_id)
+
+
+class Translator:
+    """Translates jobs. One event loop; `close` ends the threads that plan large texts."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineClient,
+        tokenizer: Tokenizer,
+        detector: Detector,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._detector = detector
+        self._checkpoint = checkpoint
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="nllbd-text")
+        self.inflight = InflightTable(engine, clock)
+        self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def apply(self, settings: Settings) -> None:
+        """Take over settings that changed live; jobs under way keep theirs."""
+        self._settings = settings
+
+    async def translate(self, job: TranslationJob) -> TranslationResult:
+        """Translate all texts of a job.
+
+        Raises one of nllbd.errors: what is wrong with the job (field named), Overloaded, DeadlineExceeded, NotReady.
+        Cancelling the call aborts what nobody else waits for.
+        """
+        return await self._run(job, None)
+
+    async def stream(self, job: TranslationJob) -> AsyncGenerator[SegmentEvent | TranslationResult, None]:
+        """The segments of a job as they become final, in order within each text; the result comes last.
+
+        Errors as in `translate`; those of the job itself and of admission come before the first event. Closing the
+        generator aborts the job.
+        """
+        events: asyncio.Queue[SegmentEvent | None] = asyncio.Queue()
+        task = asyncio.create_task(self._run(job, events.put_nowait))
+        task.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield await task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, NllbdError):
+                await task
+
+    async def detect(self, text: str) -> Detection:
+        """The language of a text. In a thread: the detector's model takes a while to load and some time to run."""
+        return await self._in_thread(lambda: self._detector.detect(text))
+
+    async def _run(self, job: TranslationJob, emit: Callable[[SegmentEvent], None] | None) -> TranslationResult:
+        started = self._clock()
+        timeout = timeout_s(job, self._settings)
+        languages = self._tokenizer.languages
+        target = languages.resolve(job.target_lang, "target_lang")
+        source = None if job.source_lang is None else languages.resolve(job.source_lang, "source_lang")
+        params = search_params(job, self._settings, self._checkpoint)
+        run = _Run(job, target, self._tokenizer.language_id(target.code), params, started + timeout, emit=emit)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._plan(run, source)
+                await self._translate_admitted(run)
+        except TimeoutError:
+            raise self._too_late(run, timeout) from None
+        result = TranslationResult(
+            tuple(assemble(plan, run.done, job.num_alternatives) for plan in run.plans),
+            target.code,
+            _usage(run),
+            self._clock() - started,
+        )
+        self._metrics.observe(m.TRANSLATION_DURATION, result.duration_s)
+        return result
+
+    async def _plan(self, run: _Run, source: Language | None) -> None:
+        job = run.job
+        characters = sum(map(len, job.texts))
+        in_thread = source is None or characters > _INLINE_CHARACTERS
+        for index in range(len(job.texts)):
+            plan = self._planner.plan
+            if in_thread:
+                # One text at a time: a request that ends meanwhile stops here.
+                made = await self._in_thread(lambda index=index: plan(job, index, source, run.target))  # type: ignore[misc]
+            else:
+                made = plan(job, index, source, run.target)
+            run.plans.append(made)
+        self._collect_segments(run)
+        self._metrics.add(m.CHARACTERS, characters)
+        self._metrics.observe(m.REQUEST_SEGMENTS, run.num_occurrences)
+
+    def _collect_segments(self, run: _Run) -> None:
+        """The distinct segments of all plans, in order of first occurrence."""
+        seen: set[tuple[int, ...]] = set()
+        passed = 0
+        for index, plan in enumerate(run.plans):
+            for chunk in plan.chunks:
+                for piece, ids in zip(chunk.pieces, chunk.source_ids, strict=True):
+                    if ids is None:
+                        passed += 1
+                        continue
+                    run.num_occurrences += 1
+                    if ids not in seen:
+                        seen.add(ids)
+                        assert plan.source is not None
+                        run.segments.append(_Segment(index, plan.source, piece.core, ids))
+        self._count_segments("passed_through", passed)
+        self._count_segments("repeated", run.num_occurrences - len(run.segments))
+
+    async def _translate_admitted(self, run: _Run) -> None:
+        tokens = sum(len(segment.source_ids) for segment in run.segments)
+        ticket = Ticket(run.job.priority, len(run.segments), tokens, run.params.num_beams)
+        self.admission.enter(ticket, run.deadline - self._clock())
+        self._metrics.add(m.TRANSLATION_REQUESTS)
+        self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
+        try:
+            order = EventOrder(run.plans, run.done, run.emit) if run.emit else None
+            await self._translate_segments(run, ticket, order)
+        finally:
+            self.admission.leave(ticket)
+            self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
+
+    async def _translate_segments(self, run: _Run, ticket: Ticket, order: EventOrder | None) -> None:
+        """All segments, a window of them at a time: a long document must not fill the engine's inbox by itself."""
+        pending = iter(run.segments)
+
+        async def work() -> None:
+            for segment in pending:
+                run.done[segment.source_ids] = await self._translate_segment(run, segment)
+                self.admission.finish_segment(ticket, len(segment.source_ids), self._engine.stats.num_waiting > 0)
+                if order:
+                    order.advance(segment.source_ids)
+
+        await _gather(work() for _ in range(min(len(run.segments), self._window(run.params))))
+
+    def _window(self, params: SearchParams) -> int:
+        """Twice what the engine can hold, so that it never waits for us."""
+        info = self._engine.info
+        return max(_MIN_WINDOW, 2 * info.max_num_lanes // params.num_beams if info else 0)
+
+    async def _translate_segment(self, run: _Run, segment: _Segment) -> SegmentTranslation:
+        """One segment, tried once more where the guards say that it is worth it."""
+        found = await self._attempt(run, segment, run.params)
+        advised = guard.retry_params(found.warnings, run.params, self._settings.max_num_beams)
+        if advised is not None:
+            self._metrics.add(m.RETRIES)
+            again = await self._attempt(run, segment, advised)
+            found = again if len(again.warnings) < len(found.warnings) else found
+        for warning in found.warnings:
+            self._metrics.add(m.GUARD, kind=warning)
+        return found
+
+    async def _attempt(self, run: _Run, segment: _Segment, params: SearchParams) -> SegmentTranslation:
+        key = SegmentKey(segment.source_ids, run.target_id, params)
+        self._count_segments("joined" if self.inflight.holds(key) else "translated", 1)
+        outcome = await self.inflight.get(key, run.waiter)
+        self._check(outcome, run.job, segment)
+        run.outcomes.append(outcome)
+        self._metrics.observe(m.QUEUE_TIME, outcome.queue_s)
+        self._metrics.observe(m.ENCODE_TIME, outcome.encode_s)
+        self._metrics.observe(m.DECODE_TIME, outcome.decode_s)
+        texts = tuple(self._tokenizer.decode(hypothesis.token_ids) for hypothesis in outcome.hypotheses)
+        warnings = guard.check(segment.core, texts[0], segment.source, run.target)
+        if outcome.reason is FinishReason.LENGTH:
+            warnings = [TRUNCATED, *warnings]
+        return SegmentTranslation(texts, tuple(warnings))
+
+    def _check(self, outcome: SequenceOutcome, job: TranslationJob, segment: _Segment) -> None:
+        """Raise what an outcome without a translation means to the client."""
+        field = job.text_field(segment.text_index)
+        match outcome.reason:
+            case FinishReason.STOP | FinishReason.LENGTH:
+                return
+            case FinishReason.TOO_LARGE:
+                raise TextTooLong(f"a sentence does not fit into this server's memory: {outcome.message}", field=field)
+            case FinishReason.OVERLOADED:
+                raise Overloaded("too much text is waiting already; try again later", retry_after_s=1.0)
+            case FinishReason.DEADLINE:
+                raise DeadlineExceeded("the deadline passed before the translation was done")
+            case FinishReason.ABORTED:
+                raise NotReady("the translation engine was stopped", retry_after_s=1.0)
+            case FinishReason.FAILED:
+                raise InternalError("the engine fails on a sentence of this text", field=field)
+
+    def _too_late(self, run: _Run, timeout: float) -> DeadlineExceeded:
+        done, total = len(run.done), len(run.segments)
+        progress = f"{done} of {total} segments were done" if total else "the text was still being split"
+        return DeadlineExceeded(f"not finished within {timeout:g} s ({progress}); raise timeout_s or send less at once")
+
+    def _count_segments(self, result: str, number: int) -> None:
+        if number:
+            self._metrics.add(m.SEGMENTS, number, result=result)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+async def _gather(work: Iterable[Awaitable[None]]) -> None:
+    """Run all to their end, or cancel the rest at the first that raises, and raise just that."""
+    jobs = list(work)
+    if len(jobs) == 1:
+        await jobs[0]
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(_as_coroutine(job))
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
+
+
+def _usage(run: _Run) -> Usage:
+    outcomes = run.outcomes
+    return Usage(
+        characters=sum(map(len, run.job.texts)),
+        segments=run.num_occurrences,
+        source_tokens=sum(len(segment.source_ids) for segment in run.segments),
+        target_tokens=sum(len(outcome.hypotheses[0].token_ids) for outcome in outcomes),
+        queue_s=max((outcome.queue_s for outcome in outcomes), default=0.0),
+        encode_s=max((outcome.encode_s for outcome in outcomes), default=0.0),
+        decode_s=max((outcome.decode_s for outcome in outcomes), default=0.0),
+    )

@@ -1,0 +1,150 @@
+"""Logs: JSON lines or console, one shape for libraries and ourselves, and no word of a user's text."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from nllbd import log
+
+SECRET = "Schmetterling"
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    logging.getLogger("nllbd").setLevel(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_when_not_a_terminal() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "auto", stream)
+    log.get_logger("nllbd.test").info("ready", port=8000)
+    output.close()
+    (line,) = lines(stream)
+    assert (line["event"], line["port"], line["level"], line["logger"]) == ("ready", 8000, "info", "nllbd.test")
+    assert line["timestamp"].endswith("Z")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_console_on_a_terminal() -> None:
+    stream = Terminal()
+    output = log.configure("INFO", "auto", stream)
+    log.get_logger("nllbd.test").info("ready", port=8000)
+    output.close()
+    assert "ready" in stream.getvalue()
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(stream.getvalue())
+
+
+def test_levels_and_their_change() -> None:
+    stream = io.StringIO()
+    output = log.configure("WARNING", "json", stream)
+    logger = log.get_logger("nllbd.test")
+    logger.info("unseen")
+    log.set_level("INFO")
+    logger.info("seen")
+    logging.getLogger("asyncio").info("library chatter")
+    output.close()
+    assert [line["event"] for line in lines(stream)] == ["seen"]
+
+
+def test_libraries_speak_the_same_format() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    logging.getLogger("aiohttp.server").warning("odd %s", "thing")
+    output.close()
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("odd thing", "warning", "aiohttp.server")
+
+
+def test_the_request_id_is_bound() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    with structlog.contextvars.bound_contextvars(request_id="abc"):
+        log.get_logger("nllbd.test").info("inside")
+    log.get_logger("nllbd.test").info("outside")
+    output.close()
+    inside, outside = lines(stream)
+    assert inside["request_id"] == "abc"
+    assert "request_id" not in outside
+
+
+@pytest.mark.parametrize("name", sorted(log.FORBIDDEN_FIELDS))
+def test_fields_that_hold_text_are_dropped(name: str) -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    log.get_logger("nllbd.test").info("event", **{name: SECRET})
+    output.close()
+    assert SECRET not in stream.getvalue()
+    assert lines(stream)[0]["event"] == "event"
+
+
+def test_an_exception_is_described_without_its_message() -> None:
+    try:
+        raise ValueError(SECRET)
+    except ValueError as error:
+        about = log.describe_exception(error)
+    assert about["exception"] == "builtins.ValueError"
+    assert "test_an_exception" in about["frames"][-1]
+    assert SECRET not in json.dumps(about)
+
+
+def test_exceptions_of_our_own_are_shown_whole() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    try:
+        raise OSError("no space left")
+    except OSError:
+        log.get_logger("nllbd.test").exception("cannot write")
+    output.close()
+    assert "no space left" in lines(stream)[0]["exception"]
+
+
+class StalledStream(io.StringIO):
+    """Whose reader does not read: `write` blocks until released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.released.wait(30)
+        return super().write(text)
+
+
+def test_a_stalled_reader_does_not_stall_who_logs() -> None:
+    stream = StalledStream()
+    output = log.configure("INFO", "json", stream)
+    logger = log.get_logger("nllbd.test")
+    for number in range(100):
+        logger.info("line", number=number)
+    stream.released.set()
+    output.close()
+    assert [line["number"] for line in lines(stream)] == list(range(100))
+
+
+def test_closing_twice_is_fine_and_nothing_is_logged_after() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    output.close()
+    output.close()
+    log.get_logger("nllbd.test").error("late")
+    assert stream.getvalue() == ""
