@@ -4,7 +4,8 @@ Standard library only. KV addressing (shared by kv_manager.py, which counts, and
 the pool has `num_blocks` blocks of `block_size` slots; one slot holds K and V of one token position for all decoder
 layers. Slot s of a block table lies in `table[s // block_size]` at offset `s % block_size`.
 Cross KV of a sequence: source position t is slot t of `cross_blocks`.
-Self KV: lane i's position t is slot `t * num_beams + i` of `self_blocks`.
+Self KV: lane i's position t is slot `t * num_beams + i` of `self_blocks`. kv_manager.py says which positions have
+KV when.
 """
 
 from __future__ import annotations
@@ -77,11 +78,19 @@ class StepResult:
     decode_s: float = 0.0
 
 
+class FatalRunnerError(Exception):
+    """The runner can never run again (a poisoned CUDA context): the engine process must exit and be restarted."""
+
+
 class Runner(Protocol):
     """Executes plans. The one seam at which tests put a fake."""
 
     def execute(self, plan: StepPlan) -> StepResult:
-        """Run one step. On any exception the runner has forgotten nothing and the engine calls `reset`."""
+        """Run one step. On any exception the runner has forgotten nothing and the engine calls `reset`.
+
+        A plan may hold no sequences and only `released` or `preempted`. A sequence with `max_length` ≤ 2 is finished,
+        truncated, in the step that starts it. Raises FatalRunnerError when only a new process can help.
+        """
         ...
 
     def reset(self) -> None:

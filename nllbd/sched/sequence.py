@@ -102,18 +102,30 @@ class SequenceOutcome:
 class Sequence:
     """The scheduler's record of one request. Owned by the scheduler alone.
 
-    `length` is how many decoder positions the sequence has decided, counting `</s>` and the code (so 2 at the start);
-    of these `length - 1` have (or get in the current step) their KV written. Slot arithmetic is in kv_manager.py.
+    Attributes:
+        arrival, ordinal: clock instant and running number of its arrival (the number decides, it has no ties).
+        length: how many decoder positions are decided, counting `</s>` and the code (so 2 at the start); of these
+            `length - 1` have their KV written, the last one gets it in the next step. See kv_manager.py.
+        covered: how many decoder positions `self_blocks` has slots for, for all lanes.
+        suspect_length: `length` at which a step raised with it on board; it is innocent once it is longer.
+        queue_s, encode_s, decode_s, num_steps: what its outcome will say; see scheduler.py for the marks.
     """
 
     request: SequenceRequest
     arrival: float
+    ordinal: int = 0
     status: SequenceStatus = SequenceStatus.WAITING
     length: int = 2
+    covered: int = 0
     cross_blocks: list[int] = field(default_factory=list)
     self_blocks: list[int] = field(default_factory=list)
+    suspect_length: int = 0
     started_at: float | None = None
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    decode_mark_s: float = 0.0
     num_steps: int = 0
+    step_mark: int = 0
     num_preemptions: int = 0
 
     @property
@@ -127,3 +139,7 @@ class Sequence:
     @property
     def source_ids(self) -> Seq[int]:
         return self.request.source_ids
+
+    @property
+    def priority(self) -> Priority:
+        return self.request.priority

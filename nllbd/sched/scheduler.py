@@ -1,0 +1,428 @@
+"""Decides what runs in each step: who starts, who grows, who must give way, who has expired.
+
+Standard library only: it sees ids, lengths and clocks, never a tensor, and calls nobody back. Usage, on one thread:
+`plan = schedule()`, run it, then `apply(result)` or, if the run raised, `fail_step(message)`; `add`, `update` and
+`abort` in between. Every sequence that was added gets exactly one outcome, out of `apply` or `fail_step`.
+
+Why it always ends
+    A sequence that can never fit alone is refused. When nothing runs, the next one starts whatever the budgets say.
+    Out of blocks, the youngest of the lowest class gives way and keeps what it has decided, and the last one running
+    never does. So every step makes at least one sequence longer, and none shorter.
+What a step costs
+    A few operations for each running sequence (its length, and whether its blocks still suffice); nothing for those
+    that wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from nllbd.sched.deadlines import DeadlineHeap
+from nllbd.sched.kv_manager import START_LENGTH, KVManager
+from nllbd.sched.plan import StartedSequence, StepPlan, StepResult
+from nllbd.sched.probation import LaneLimit, Probation
+from nllbd.sched.refusal import AdmissionLimits, refuse
+from nllbd.sched.sequence import (
+    FinishReason,
+    Hypothesis,
+    Priority,
+    Sequence,
+    SequenceOutcome,
+    SequenceRequest,
+    SequenceStatus,
+)
+from nllbd.sched.waiting import WaitingQueue
+
+WATERMARK_STEPS = 8
+"""A sequence starts only if the batch could then grow this many steps: starting what must soon give way wastes work."""
+
+
+class Scheduler:
+    """See the module's docstring. Counters are totals since the start."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int = 16,
+        max_num_lanes: int = 64,
+        max_encode_tokens: int = 2048,
+        max_num_beams: int = 8,
+        max_waiting_segments: int = 20_000,
+        max_waiting_tokens: int = 2_000_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kv = KVManager(num_blocks, block_size)
+        self.limits = AdmissionLimits(max_num_lanes, max_num_beams, max_waiting_segments, max_waiting_tokens)
+        self.max_encode_tokens = max_encode_tokens
+        self.waiting_tokens = 0
+        self.num_lanes = 0
+        self.num_preemptions = 0
+        self._clock = clock
+        self._lane_limit = LaneLimit(max_num_lanes)
+        self._sequences: dict[int, Sequence] = {}
+        self._waiting = WaitingQueue(max_num_lanes)
+        self._probation = Probation()
+        self._running: dict[int, Sequence] = {}
+        self._parked: dict[int, Sequence] = {}  # waiting, but the runner keeps their search state
+        self._starved: list[Sequence] = []  # running, but out of slots for the next step
+        self._deadlines = DeadlineHeap()
+        self._outcomes: list[SequenceOutcome] = []
+        self._released: list[int] = []
+        self._preempted: list[int] = []
+        self._plan: StepPlan | None = None
+        self._num_bulk_lanes = 0
+        self._num_added = 0
+        self._num_plans = 0
+        self._num_steps = 0
+        self._decode_s = 0.0
+
+    # What the engine asks and tells
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything: sequences, outcomes to hand out, or something to tell the runner."""
+        return bool(self._sequences or self._outcomes or self._released)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._sequences) - len(self._running)
+
+    def add(self, request: SequenceRequest) -> None:
+        """Take a sequence in; what cannot be served is refused by its outcome.
+
+        Raises ValueError when a live sequence has the same id: ids are the caller's to keep apart.
+        """
+        if request.seq_id in self._sequences:
+            raise ValueError(f"sequence {request.seq_id} was added twice")
+        refusal = refuse(request, self.limits, self.kv, self.num_waiting, self.waiting_tokens)
+        if refusal is not None:
+            self._outcomes.append(refusal)
+            return
+        self._num_added += 1
+        seq = Sequence(request, arrival=self._clock(), ordinal=self._num_added)
+        self._sequences[seq.seq_id] = seq
+        self._waiting.push(seq)
+        self.waiting_tokens += len(seq.source_ids)
+        self._deadlines.push(seq.seq_id, request.deadline, self._sequences)
+
+    def update(self, seq_id: int, priority: Priority, deadline: float) -> None:
+        """Raise a sequence to a higher class or a later deadline; never lowers either. Unknown ids have ended."""
+        seq = self._sequences.get(seq_id)
+        if seq is None:
+            return
+        old = seq.request
+        request = replace(old, priority=min(old.priority, priority), deadline=max(old.deadline, deadline))
+        if request.priority is not old.priority:
+            self._change_class(seq, request)
+        seq.request = request
+        if request.deadline != old.deadline:
+            self._deadlines.push(seq_id, request.deadline, self._sequences)
+
+    def abort(self, seq_ids: Iterable[int]) -> None:
+        """End sequences now; their blocks are free for the next plan. Unknown ids have ended already."""
+        for seq_id in seq_ids:
+            seq = self._sequences.get(seq_id)
+            if seq is not None:
+                self._drop(seq, FinishReason.ABORTED)
+
+    def schedule(self) -> StepPlan:
+        """The next step. Raises RuntimeError while the last plan is neither applied nor failed."""
+        if self._plan is not None:
+            raise RuntimeError(f"step {self._plan.step} has no result yet")
+        self._expire(self._clock())
+        self._turn_probation()
+        shortage = self._make_room()
+        grown = tuple((seq.seq_id, self.kv.grow(seq)) for seq in self._starved if seq.status is SequenceStatus.RUNNING)
+        self._starved = []
+        started, num_encode_tokens = ((), 0) if shortage else self._admit()
+        self._waiting.record_step(self.num_lanes, self._num_bulk_lanes)
+        self._num_plans += 1
+        self._plan = StepPlan(
+            step=self._num_plans,
+            released=tuple(self._released),
+            preempted=tuple(self._preempted),
+            started=started,
+            grown=grown,
+            num_sequences=len(self._running),
+            num_lanes=self.num_lanes,
+            num_encode_tokens=num_encode_tokens,
+        )
+        self._released, self._preempted = [], []
+        return self._plan
+
+    def apply(self, result: StepResult) -> list[SequenceOutcome]:
+        """Take the plan's result in; returns all outcomes since the last call, whatever their reason.
+
+        Raises ValueError, having changed nothing, when the result does not fit the plan.
+        """
+        plan = self._check_result(result)
+        self._plan = None
+        if not plan.is_empty:
+            self._num_steps += 1
+            self._decode_s += result.decode_s
+            self._lane_limit.record_clean_step()
+        for started in plan.started:
+            self._running[started.request.seq_id].encode_s += result.encode_s
+        for finished in result.finished:
+            reason = FinishReason.LENGTH if finished.truncated else FinishReason.STOP
+            self._finish_running(finished.seq_id, reason, hypotheses=finished.hypotheses)
+        for seq_id, message in result.failed:
+            self._finish_running(seq_id, FinishReason.FAILED, message)
+        for seq in self._running.values():
+            seq.length += 1
+            if seq.length > seq.covered:
+                self._starved.append(seq)
+        if self._probation.is_active:
+            self._probation.clear_innocent()
+        return self._take_outcomes()
+
+    def fail_step(self, message: str) -> list[SequenceOutcome]:
+        """The plan's step raised and the runner was reset. Fails a sequence that was alone, else puts all on probation.
+
+        Returns outcomes as `apply` does.
+        """
+        if self._plan is None:
+            raise RuntimeError("no step is under way")
+        self._plan = None
+        suspects, num_lanes = list(self._running.values()), self.num_lanes
+        for seq in suspects:
+            seq.suspect_length = seq.length
+            seq.length = START_LENGTH
+            self._stop_running(seq)
+        for seq in self._parked.values():
+            seq.length = START_LENGTH
+        self._parked.clear()
+        if len(suspects) == 1:
+            self._probation.convict(suspects[0])
+            self._finish(suspects[0], FinishReason.FAILED, message)
+        elif suspects:
+            for seq in suspects:
+                self._to_waiting(seq)
+            self._probation.accuse(suspects, num_lanes)
+        return self._take_outcomes()
+
+    # The parts of a plan
+
+    def _expire(self, now: float) -> None:
+        for seq_id in self._deadlines.due(now):
+            seq = self._sequences.get(seq_id)
+            if seq is not None and seq.request.deadline <= now:
+                self._drop(seq, FinishReason.DEADLINE)
+
+    def _turn_probation(self) -> None:
+        """When the open group is proven innocent, the next one gets the runner for itself."""
+        probation = self._probation
+        if not probation.is_active or probation.is_group_open:
+            return
+        if probation.open_next_group():
+            for seq in sorted(self._running.values(), key=_seniority, reverse=True):
+                self._preempt(seq)
+            return
+        unexplained_lanes = probation.close()
+        if unexplained_lanes:
+            self._lane_limit.lower(unexplained_lanes)
+
+    def _make_room(self) -> bool:
+        """Preempt until what runs can grow, the lowest class first, then the youngest. Whether that was necessary."""
+        need = sum(self.kv.growth(seq) for seq in self._starved if seq.status is SequenceStatus.RUNNING)
+        if need <= self.kv.pool.num_free:
+            return False
+        victims = sorted(self._running.values(), key=_seniority)
+        while need > self.kv.pool.num_free and len(victims) > 1:
+            victim = victims.pop()
+            need -= self.kv.growth(victim)
+            self._preempt(victim)
+        return True
+
+    def _admit(self) -> tuple[tuple[StartedSequence, ...], int]:
+        started: list[StartedSequence] = []
+        num_encode_tokens = 0
+        while (seq := self._next()) is not None and self._fits(seq, num_encode_tokens):
+            num_encode_tokens += self._encode_tokens(seq)
+            started.append(self._start(seq))
+        return tuple(started), num_encode_tokens
+
+    def _next(self) -> Sequence | None:
+        if self._probation.is_active:
+            return self._probation.peek()
+        return self._waiting.peek(self.num_lanes, self._num_bulk_lanes)
+
+    def _fits(self, seq: Sequence, num_encode_tokens: int) -> bool:
+        """Whether a sequence may start beside what runs. Alone it always may: the pool is empty then."""
+        if not self._running:
+            return True
+        num_lanes = self.num_lanes + seq.num_lanes
+        if num_lanes > self._lane_limit.value:
+            return False
+        if num_encode_tokens and num_encode_tokens + self._encode_tokens(seq) > self.max_encode_tokens:
+            return False
+        watermark = self.kv.blocks_for(num_lanes * WATERMARK_STEPS)
+        return self.kv.need(seq.request, seq.length) + watermark <= self.kv.pool.num_free
+
+    # Moves from one container to another
+
+    def _start(self, seq: Sequence) -> StartedSequence:
+        if self._probation.is_active:
+            self._probation.start(seq)
+        else:
+            self._waiting.pop(seq)
+        self.waiting_tokens -= len(seq.source_ids)
+        self.kv.allocate(seq)
+        seq.status = SequenceStatus.RUNNING
+        self._running[seq.seq_id] = seq
+        self._count_lanes(seq, 1)
+        if seq.started_at is None:
+            seq.started_at = self._clock()
+        seq.decode_mark_s, seq.step_mark = self._decode_s, self._num_steps
+        resumed = self._parked.pop(seq.seq_id, None) is not None
+        return StartedSequence(seq.request, tuple(seq.cross_blocks), tuple(seq.self_blocks), resumed)
+
+    def _stop_running(self, seq: Sequence) -> None:
+        """Out of the batch; the caller decides where to."""
+        del self._running[seq.seq_id]
+        self.kv.free(seq)
+        self._count_lanes(seq, -1)
+        seq.decode_s += self._decode_s - seq.decode_mark_s
+        seq.num_steps += self._num_steps - seq.step_mark
+
+    def _to_waiting(self, seq: Sequence) -> None:
+        seq.status = SequenceStatus.WAITING
+        self.waiting_tokens += len(seq.source_ids)
+
+    def _preempt(self, seq: Sequence) -> None:
+        self._stop_running(seq)
+        self._to_waiting(seq)
+        seq.num_preemptions += 1
+        self.num_preemptions += 1
+        self._parked[seq.seq_id] = seq
+        self._preempted.append(seq.seq_id)
+        if not self._probation.take_back(seq):
+            self._waiting.push_front(seq)
+
+    def _drop(self, seq: Sequence, reason: FinishReason, message: str = "") -> None:
+        """End a sequence that the runner did not end, and see to it that the runner forgets it."""
+        if seq.status is SequenceStatus.RUNNING:
+            self._stop_running(seq)
+            self._probation.discard(seq)
+            self._released.append(seq.seq_id)
+        else:
+            self.waiting_tokens -= len(seq.source_ids)
+            if not self._probation.discard(seq):
+                self._waiting.remove(seq)
+            if self._parked.pop(seq.seq_id, None) is not None:
+                self._released.append(seq.seq_id)
+        self._finish(seq, reason, message)
+
+    def _finish_running(
+        self, seq_id: int, reason: FinishReason, message: str = "", hypotheses: tuple[Hypothesis, ...] = ()
+    ) -> None:
+        """End a sequence that the runner ended, and has forgotten."""
+        seq = self._running[seq_id]
+        self._stop_running(seq)
+        self._probation.discard(seq)
+        self._finish(seq, reason, message, hypotheses)
+
+    def _finish(
+        self, seq: Sequence, reason: FinishReason, message: str = "", hypotheses: tuple[Hypothesis, ...] = ()
+    ) -> None:
+        """Write the one outcome of a sequence that is in no other container any more."""
+        del self._sequences[seq.seq_id]
+        seq.status = SequenceStatus.FINISHED
+        queued_until = self._clock() if seq.started_at is None else seq.started_at
+        self._outcomes.append(
+            SequenceOutcome(
+                seq_id=seq.seq_id,
+                reason=reason,
+                hypotheses=hypotheses,
+                message=message,
+                queue_s=queued_until - seq.arrival,
+                encode_s=seq.encode_s,
+                decode_s=seq.decode_s,
+                num_steps=seq.num_steps,
+                num_preemptions=seq.num_preemptions,
+            )
+        )
+
+    def _change_class(self, seq: Sequence, request: SequenceRequest) -> None:
+        """Give a sequence its new request, with another class, in whatever container it is."""
+        if seq.status is SequenceStatus.RUNNING:
+            self._count_lanes(seq, -1)
+            seq.request = request
+            self._count_lanes(seq, 1)
+        elif self._probation.holds(seq):
+            seq.request = request
+        else:
+            self._waiting.remove(seq)
+            seq.request = request
+            if seq.started_at is None:
+                self._waiting.push(seq)
+            else:
+                self._waiting.push_front(seq)
+
+    def _count_lanes(self, seq: Sequence, sign: int) -> None:
+        self.num_lanes += sign * seq.num_lanes
+        if seq.priority is Priority.BULK:
+            self._num_bulk_lanes += sign * seq.num_lanes
+
+    def _take_outcomes(self) -> list[SequenceOutcome]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def _encode_tokens(self, seq: Sequence) -> int:
+        """What starting a sequence costs the encode budget: its source, and what a resumed one's lanes prefill."""
+        prefill = seq.length * seq.num_lanes if seq.seq_id in self._parked else 0
+        return len(seq.source_ids) + prefill
+
+    # Checks
+
+    def _check_result(self, result: StepResult) -> StepPlan:
+        plan = self._plan
+        if plan is None or plan.step != result.step:
+            raise ValueError(f"a result of step {result.step}, but the step under way is {plan and plan.step}")
+        ended = [finished.seq_id for finished in result.finished] + [seq_id for seq_id, _ in result.failed]
+        strangers = [seq_id for seq_id in ended if seq_id not in self._running]
+        if strangers or len(set(ended)) != len(ended):
+            raise ValueError(f"step {result.step} ended {ended}, of which {strangers} do not run")
+        return plan
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless each sequence is in one container and all counts are right. O(everything)."""
+        self._waiting.check_integrity()
+        self._probation.check_integrity()
+        self.kv.check_integrity(self._running.values())
+        waiting = [*self._waiting, *self._probation.waiting()]
+        ids = [seq.seq_id for seq in waiting] + list(self._running)
+        _require(sorted(ids) == sorted(self._sequences), "a sequence is lost or in two containers")
+        _require(all(seq.status is SequenceStatus.WAITING for seq in waiting), "a waiting sequence is marked otherwise")
+        running = list(self._running.values())
+        _require(all(seq.status is SequenceStatus.RUNNING for seq in running), "a running sequence is marked otherwise")
+        _require(set(self._parked) <= {seq.seq_id for seq in waiting}, "search state is kept of one that does not wait")
+        _require(
+            all(seq.length == START_LENGTH for seq in waiting if seq.seq_id not in self._parked),
+            "progress from nowhere",
+        )
+        starved = {seq.seq_id for seq in self._starved}
+        _require(
+            all(seq.length <= seq.covered or seq.seq_id in starved for seq in running),
+            "a running sequence lacks blocks",
+        )
+        _require(self.waiting_tokens == sum(len(seq.source_ids) for seq in waiting), "waiting_tokens is off")
+        _require(self.num_lanes == sum(seq.num_lanes for seq in running), "num_lanes is off")
+        bulk = sum(seq.num_lanes for seq in running if seq.priority is Priority.BULK)
+        _require(self._num_bulk_lanes == bulk, "the lanes of bulk are off")
+
+
+def _seniority(seq: Sequence) -> tuple[int, int]:
+    """Who keeps its place: the higher class, then the older."""
+    return (seq.priority, seq.ordinal)
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise AssertionError(otherwise)
