@@ -6,7 +6,7 @@ Knows names and files, not what the tensors are used for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,34 +19,24 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-class Weights(Mapping[str, Tensor]):
-    """Tensors of a checkpoint by name, in the file's dtype, mapped from disk and read when touched.
-
-    A missing name raises CheckpointError; `get` returns None instead.
-    """
+class Weights:
+    """Tensors of a checkpoint by name, in the file's dtype, mapped from disk and read when touched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors = _load(path)
 
-    def __getitem__(self, name: str) -> Tensor:
-        try:
-            return self._tensors[name]
-        except KeyError:
-            raise CheckpointError(f"{self.path}: the weights have no tensor {name!r}") from None
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
 
-    def get(self, name: str, default: Tensor | None = None) -> Tensor | None:  # type: ignore[override]
-        return self._tensors.get(name, default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+    def get(self, name: str) -> Tensor | None:
+        return self._tensors.get(name)
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """The tensor `name`, which must have `shape`; CheckpointError says what it has instead."""
-        tensor = self[name]
+        """The tensor `name`, which must have `shape`; else CheckpointError says what is there instead."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise CheckpointError(f"{self.path}: the weights have no tensor {name!r}")
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{self.path}: {name} has shape {list(tensor.shape)}, config.json promises {list(shape)}"

@@ -1,0 +1,142 @@
+"""Puts an engine together from its configuration: device, precision, budgets, model, runner, scheduler.
+
+Imports torch only when the real model is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from nllbd.bridge.protocol import EngineConfig, EngineInfo
+from nllbd.checkpoint import Checkpoint, read_checkpoint
+from nllbd.engine.engine import Engine
+from nllbd.engine.fake import FakeRunner, FakeScript
+from nllbd.errors import ConfigError
+from nllbd.sched.plan import Runner
+from nllbd.sched.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_SIZE = 16
+FAKE_BLOCKS = 4096
+# CPU: beyond this many lanes a step only gets longer; the encode budget keeps a step under about 0.2 s at 600M
+CPU_LANES, CPU_ENCODE_TOKENS = 128, 512
+GPU_LANES, GPU_ENCODE_TOKENS = 1024, 8192
+CPU_CACHE_SHARE, CPU_CACHE_MAX_BYTES = 0.25, 4 << 30
+GPU_CACHE_SHARE = 0.8
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """Load what `config` names and return an engine ready to step.
+
+    Raises CheckpointError for a bad model folder, ConfigError for a device, dtype or budget that cannot be had.
+    """
+    begin = time.monotonic()
+    if config.runner == "fake" or config.runner.startswith("fake:"):
+        runner: Runner = FakeRunner(FakeScript.parse(config.runner), block_size=BLOCK_SIZE)
+        return _assemble(config, runner, FAKE_BLOCKS, "fake", "none", begin)
+    return _build_model_engine(config, begin)
+
+
+def _assemble(
+    config: EngineConfig, runner: Runner, num_blocks: int, device: str, dtype: str, begin: float, num_threads: int = 1
+) -> Engine:
+    on_gpu = device.startswith("cuda")
+    max_num_lanes = config.max_num_lanes or (GPU_LANES if on_gpu else CPU_LANES)
+    max_encode_tokens = config.max_encode_tokens or (GPU_ENCODE_TOKENS if on_gpu else CPU_ENCODE_TOKENS)
+    scheduler = Scheduler(
+        num_blocks=num_blocks,
+        block_size=BLOCK_SIZE,
+        max_num_lanes=max_num_lanes,
+        max_encode_tokens=max_encode_tokens,
+        max_num_beams=config.max_num_beams,
+        max_waiting_segments=config.max_waiting_segments,
+        max_waiting_tokens=config.max_waiting_tokens,
+    )
+    info = EngineInfo(
+        device=device,
+        dtype=dtype,
+        num_blocks=num_blocks,
+        block_size=BLOCK_SIZE,
+        max_num_lanes=max_num_lanes,
+        max_encode_tokens=max_encode_tokens,
+        num_threads=num_threads,
+        load_s=time.monotonic() - begin,
+        pid=os.getpid(),
+    )
+    return Engine(runner, scheduler, info)
+
+
+def _build_model_engine(config: EngineConfig, begin: float) -> Engine:
+    checkpoint = read_checkpoint(Path(config.model_path))
+    # threads that spin while they wait would take the cores from the event loop; must be set before torch loads
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    from nllbd.engine.runner import ModelRunner
+    from nllbd.model.nllb import NllbModel
+
+    device = _pick_device(config.device)
+    precision = _pick_precision(config.dtype, device)
+    num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads)
+    model = NllbModel(checkpoint, precision, device)
+    num_blocks = _num_blocks(config, checkpoint, device, model.dtype)
+    runner = ModelRunner(model, num_blocks, BLOCK_SIZE)
+    return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads)
+
+
+def _pick_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is none of auto, cpu, cuda, cuda:N", field="device") from None
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigError(f"device {name!r} is none of auto, cpu, cuda, cuda:N", field="device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(f"device {name!r}: this host's torch sees {found} CUDA devices", field="device")
+    return device
+
+
+def _pick_precision(name: str, device: torch.device) -> str:
+    import torch
+
+    has_int8 = device.type == "cpu" and hasattr(torch.ops.onednn, "qlinear_prepack")
+    if name == "auto":
+        return "float16" if device.type == "cuda" else "int8" if has_int8 else "float32"
+    if name not in {"float32", "bfloat16", "float16", "int8"}:
+        raise ConfigError(f"dtype {name!r} is none of auto, float32, bfloat16, float16, int8", field="dtype")
+    if name == "int8" and not has_int8:
+        raise ConfigError(f"dtype int8 is not available on {device}; use float16 or float32", field="dtype")
+    return name
+
+
+def _num_blocks(config: EngineConfig, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
+    """Blocks that fit into `kv_cache_bytes`, or into a share of the memory that is free now."""
+    import torch
+
+    from nllbd.model.decoder import KVCache
+
+    block_bytes = KVCache.bytes_per_slot(checkpoint.config, dtype) * BLOCK_SIZE
+    budget = config.kv_cache_bytes
+    if not budget and device.type == "cuda":
+        budget = int(torch.cuda.mem_get_info(device)[0] * GPU_CACHE_SHARE)
+    elif not budget:
+        budget = min(int(psutil.virtual_memory().available * CPU_CACHE_SHARE), CPU_CACHE_MAX_BYTES)
+    if budget < block_bytes:
+        raise ConfigError(
+            f"kv_cache_bytes: {budget} bytes hold no block; one block of {BLOCK_SIZE} tokens takes {block_bytes}",
+            field="kv_cache_bytes",
+        )
+    return budget // block_bytes
