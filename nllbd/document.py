@@ -5,7 +5,7 @@ Planning is pure and thread-safe, so that large texts are planned off the event 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nllbd.errors import LanguageNotDetected
@@ -13,36 +13,36 @@ from nllbd.job import TextFormat, TextTranslation, TranslationJob
 from nllbd.languages import Language
 from nllbd.text import html, segment
 from nllbd.text.detect import Detector
-from nllbd.text.segment import Piece
 from nllbd.text.tokenizer import Tokenizer
 
 SAME_LANGUAGE = "same_language"
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of text between two tags, cut into pieces; `source_ids[i]` is None where piece i passes through.
+class Part:
+    """A stretch of the answer: `before`, a translation, `after`. Without `source_ids` only what stands around it.
 
-    [offset, end) is the run's place in the text. A run of markup has no pieces, only `markup`, which is kept.
+    `core` is the segment's text and `span` its place in the source, [start, end) in code points; in HTML the place of
+    the run between two tags that holds it.
     """
 
-    offset: int
-    end: int
-    markup: str = ""
-    pieces: tuple[Piece, ...] = ()
-    source_ids: tuple[tuple[int, ...] | None, ...] = ()
+    before: str
+    after: str = ""
+    source_ids: tuple[int, ...] | None = None
+    core: str = ""
+    span: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TextPlan:
-    """One text, ready to be translated. Without chunks it is returned as it is, with `warnings`."""
+    """One text, ready to be translated. Without parts it is returned as it is, with `warnings`."""
 
     text: str
     format: TextFormat
     source: Language | None
     target: Language
     confidence: float | None = None
-    chunks: tuple[Chunk, ...] = ()
+    parts: tuple[Part, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -67,7 +67,7 @@ class Planner:
     def __init__(self, tokenizer: Tokenizer, detector: Detector, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self._detector = detector
-        self._max_tokens = max_tokens
+        self._max_tokens = min(max_tokens, segment.MAX_TOKENS)
 
     def plan(self, job: TranslationJob, index: int, source: Language | None, target: Language) -> TextPlan:
         """The plan of text `index`. `source` None = detect. Raises LanguageNotDetected naming the text."""
@@ -79,8 +79,8 @@ class Planner:
             source, confidence = self._detect(job, index)
         if source.code == target.code:
             return TextPlan(text, job.format, source, target, confidence, warnings=(SAME_LANGUAGE,))
-        chunks = self._html_chunks(text, source) if job.format == "html" else (self._chunk(text, 0, len(text), source),)
-        return TextPlan(text, job.format, source, target, confidence, chunks)
+        make = self._html_parts if job.format == "html" else self._text_parts
+        return TextPlan(text, job.format, source, target, confidence, tuple(make(text, source, target)))
 
     def _detect(self, job: TranslationJob, index: int) -> tuple[Language, float]:
         text = job.texts[index]
@@ -91,60 +91,48 @@ class Planner:
             )
         return found.language, found.confidence
 
-    def _html_chunks(self, text: str, source: Language) -> tuple[Chunk, ...]:
-        return tuple(
-            Chunk(run.start, run.end, run.raw) if run.is_markup else self._chunk(run.text, run.start, run.end, source)
-            for run in html.parse(text)
-        )
+    def _html_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
+        for run in html.parse(text):
+            if run.is_markup:
+                yield Part(run.raw)
+                continue
+            span = (run.start, run.start + len(run.raw))
+            for part in self._text_parts(run.text, source, target):
+                yield Part(html.escape(part.before), html.escape(part.after), part.source_ids, part.core, span)
 
-    def _chunk(self, text: str, start: int, end: int, source: Language) -> Chunk:
-        pieces = tuple(segment.split(text, source, self._max_tokens, self._tokenizer.count_tokens))
-        ids = tuple(self._tokenizer.encode(piece.core, source.code) if piece.core else None for piece in pieces)
-        return Chunk(start, end, pieces=pieces, source_ids=ids)
+    def _text_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
+        pieces = segment.split(text, source, self._max_tokens, self._tokenizer.count_tokens)
+        for piece, (before, after) in zip(pieces, segment.frames(pieces, source, target), strict=True):
+            if not piece.core:
+                yield Part(before + after)
+                continue
+            ids = self._tokenizer.encode(piece.core, source.code)
+            yield Part(before, after, ids, piece.core, (piece.start, piece.start + len(piece.core)))
 
 
 def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextTranslation:
     """The translation of a text whose segments are all done."""
-    if not plan.chunks:
-        alternatives = (plan.text,) * num_alternatives
-        source = plan.source.code if plan.source else None
-        return TextTranslation(plan.text, source, plan.confidence, alternatives, plan.warnings)
-    assert plan.source is not None
-    ids = [source_ids for chunk in plan.chunks for source_ids in chunk.source_ids if source_ids is not None]
-    warnings = dict.fromkeys(warning for source_ids in ids for warning in done[source_ids].warnings)
+    source = plan.source.code if plan.source else None
+    if not plan.parts:
+        return TextTranslation(plan.text, source, plan.confidence, (plan.text,) * num_alternatives, plan.warnings)
+    found = [done[part.source_ids] for part in plan.parts if part.source_ids is not None]
     return TextTranslation(
         text=_join(plan, done, 0),
-        source_lang=plan.source.code,
+        source_lang=source,
         detected_confidence=plan.confidence,
         alternatives=tuple(_join(plan, done, rank) for rank in range(num_alternatives)),
-        warnings=(*plan.warnings, *warnings),
+        warnings=tuple(dict.fromkeys(warning for segment in found for warning in segment.warnings)),
     )
 
 
+def write_part(plan: TextPlan, part: Part, done: Translations, rank: int = 0) -> str:
+    """A part as it stands in the answer, with its translation of `rank`: 0 = best; the last one if there are fewer."""
+    if part.source_ids is None:
+        return part.before + part.after
+    texts = done[part.source_ids].texts
+    text = texts[min(rank, len(texts) - 1)]
+    return part.before + (html.escape(text) if plan.format == "html" else text) + part.after
+
+
 def _join(plan: TextPlan, done: Translations, rank: int) -> str:
-    return "".join(_join_chunk(plan, chunk, done, rank) for chunk in plan.chunks)
-
-
-def _join_chunk(plan: TextPlan, chunk: Chunk, done: Translations, rank: int) -> str:
-    if not chunk.pieces:
-        return chunk.markup
-    return finish_run(plan, chunk.pieces, piece_texts(chunk, done, rank))
-
-
-def piece_texts(chunk: Chunk, done: Translations, rank: int) -> list[str]:
-    """Each piece's translation of `rank` (0 = best; the last there is, if there are fewer), or its own core."""
-    return [_translated(piece, ids, done, rank) for piece, ids in zip(chunk.pieces, chunk.source_ids, strict=True)]
-
-
-def finish_run(plan: TextPlan, pieces: Sequence[Piece], texts: Sequence[str]) -> str:
-    """Pieces and their translations as text of the answer: joints as the target has them, escaped in HTML."""
-    assert plan.source is not None
-    joined = segment.join(list(pieces), texts, plan.source, plan.target)
-    return html.escape(joined) if plan.format == "html" else joined
-
-
-def _translated(piece: Piece, ids: tuple[int, ...] | None, done: Translations, rank: int) -> str:
-    if ids is None:
-        return piece.core
-    texts = done[ids].texts
-    return texts[min(rank, len(texts) - 1)]
+    return "".join(write_part(plan, part, done, rank) for part in plan.parts)

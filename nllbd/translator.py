@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from nllbd import metrics as m
@@ -169,13 +169,9 @@ class Translator:
         characters = sum(map(len, job.texts))
         in_thread = source is None or characters > _INLINE_CHARACTERS
         for index in range(len(job.texts)):
-            plan = self._planner.plan
-            if in_thread:
-                # One text at a time: a request that ends meanwhile stops here.
-                made = await self._in_thread(lambda index=index: plan(job, index, source, run.target))  # type: ignore[misc]
-            else:
-                made = plan(job, index, source, run.target)
-            run.plans.append(made)
+            make = partial(self._planner.plan, job, index, source, run.target)
+            # One text at a time: a request that ends meanwhile stops here.
+            run.plans.append(await self._in_thread(make) if in_thread else make())
         self._collect_segments(run)
         self._metrics.add(m.CHARACTERS, characters)
         self._metrics.observe(m.REQUEST_SEGMENTS, run.num_occurrences)
@@ -185,16 +181,15 @@ class Translator:
         seen: set[tuple[int, ...]] = set()
         passed = 0
         for index, plan in enumerate(run.plans):
-            for chunk in plan.chunks:
-                for piece, ids in zip(chunk.pieces, chunk.source_ids, strict=True):
-                    if ids is None:
-                        passed += 1
-                        continue
-                    run.num_occurrences += 1
-                    if ids not in seen:
-                        seen.add(ids)
-                        assert plan.source is not None
-                        run.segments.append(_Segment(index, plan.source, piece.core, ids))
+            for part in plan.parts:
+                if part.source_ids is None:
+                    passed += not (part.before + part.after).isspace()
+                    continue
+                run.num_occurrences += 1
+                if part.source_ids not in seen:
+                    seen.add(part.source_ids)
+                    assert plan.source is not None
+                    run.segments.append(_Segment(index, plan.source, part.core, part.source_ids))
         self._count_segments("passed_through", passed)
         self._count_segments("repeated", run.num_occurrences - len(run.segments))
 

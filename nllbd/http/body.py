@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
 
-from nllbd.errors import BodyTimeout, BodyTooLarge, InvalidJson, InvalidType, UnsupportedMediaType
+from nllbd.errors import BodyTimeout, BodyTooLarge, InvalidJson, InvalidType, InvalidValue, UnsupportedMediaType
 
-_ENCODINGS = ("", "identity", "gzip", "deflate")
+_PLAIN, _COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
+_ANY_ZLIB_HEADER = 47  # wbits: gzip or zlib, whichever comes
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 
 
@@ -28,9 +30,9 @@ async def read_json(request: web.Request, max_bytes: int, timeout_s: float) -> d
 
 
 async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body, decompressed. Raises BodyTooLarge, BodyTimeout, UnsupportedMediaType."""
+    """The whole body, decompressed. Raises BodyTooLarge, BodyTimeout, UnsupportedMediaType, InvalidValue."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
-    if encoding not in _ENCODINGS:
+    if encoding not in _PLAIN + _COMPRESSED:
         raise UnsupportedMediaType(f"Content-Encoding must be gzip or deflate, or absent; got {encoding[:40]!r}")
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_bytes)
@@ -43,7 +45,21 @@ async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> b
                     raise _too_large(max_bytes)
     except TimeoutError:
         raise BodyTimeout(f"the body did not arrive within {timeout_s:g} s") from None
-    return bytes(body)
+    return _decompress(body, max_bytes) if encoding in _COMPRESSED else bytes(body)
+
+
+def _decompress(body: bytearray, max_bytes: int) -> bytes:
+    """At most `max_bytes` come out, however small the body that asks for more."""
+    decompressor = zlib.decompressobj(_ANY_ZLIB_HEADER)
+    try:
+        content = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise InvalidValue("the body does not hold to its Content-Encoding") from None
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
+    if not decompressor.eof or decompressor.unused_data:
+        raise InvalidValue("the compressed body is cut short, or something follows it")
+    return content
 
 
 def decode_json(body: bytes) -> Any:

@@ -34,6 +34,7 @@ def make_runner(app: web.Application, **options: Any) -> web.AppRunner:
         app,
         handler_cancellation=True,
         access_log=None,
+        auto_decompress=False,  # body.py does it, under the body's limit and with an error of its own
         keepalive_timeout=KEEPALIVE_TIMEOUT_S,
         lingering_time=LINGERING_TIME_S,
         **options,

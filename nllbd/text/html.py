@@ -28,10 +28,6 @@ class Run:
     is_markup: bool
 
     @property
-    def end(self) -> int:
-        return self.start + len(self.raw)
-
-    @property
     def text(self) -> str:
         return "" if self.is_markup else html.unescape(self.raw)
 
