@@ -37,6 +37,18 @@ class Kind:
     check: Callable[[Any], None]
     masked: bool = False  # may carry a password inside (a URL)
 
+    def write(self, value: Any) -> str:
+        """`value` as a person would write it, in a form that `parse` reads back."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if self.name == "bytes":
+            return _written_bytes(value)
+        if isinstance(value, tuple):
+            return ",".join(value)
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        return str(value)
+
 
 def text(expected: str = "text", pattern: str = r"(?s).+", name: str = "text") -> Kind:
     """Text that matches `pattern` as a whole."""
@@ -198,6 +210,13 @@ def _bytes(raw: Any) -> int:
     if not total.is_integer():
         raise ValueError
     return int(total)
+
+
+def _written_bytes(count: int) -> str:
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return str(count)
 
 
 def _seconds(raw: Any) -> float:

@@ -43,6 +43,15 @@ class Row:
         return self.default is None
 
     @property
+    def described_default(self) -> str:
+        """The default as the documents say it."""
+        if self.default_text is not None:
+            return self.default_text
+        if self.default is None or self.default == ():
+            return "none"
+        return f"`{self.kind.write(self.default)}`"
+
+    @property
     def has_file_form(self) -> bool:
         """Whether `<name>_file` may name a file that holds the value: secrets, and URLs with a password."""
         return self.secret or self.kind.masked

@@ -1,0 +1,7 @@
+"""`python -m nllbd` is `nllbd`."""
+
+import sys
+
+from nllbd.cli import main
+
+sys.exit(main())

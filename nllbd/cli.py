@@ -1,0 +1,91 @@
+"""The command line: finds the command, runs it, turns every expected failure into one line and an exit code.
+
+Each command is a module of `nllbd.commands` with `add_arguments(parser)` and `run(args) -> int`; it is imported only
+when it is called, so `nllbd --help` costs nothing. Exit codes: 0 done, 1 failed, 2 wrong usage or settings,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from nllbd import __version__
+from nllbd.errors import ConfigError, NllbdError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+#: Command → what it does, as `nllbd --help` says it.
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "serve": "run the daemon",
+        "translate": "translate texts from arguments or standard input",
+        "languages": "list the languages of a model",
+        "config": "show, check or write down the settings",
+        "doctor": "check model, device, ports, disk and limits, and say what to do",
+        "model": "list, describe and verify model folders",
+    }
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (argparse itself exits with 0 for --help, 2 for misuse)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except ConfigError as error:
+        return _refuse(error.message, MISUSED)
+    except NllbdError as error:
+        return _refuse(error.message, FAILED)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser()
+    if not arguments or arguments[0] not in COMMANDS:
+        parser.parse_args(arguments or ["--help"])  # exits: help, version or a complaint
+        return MISUSED
+    name = arguments[0]
+    module = importlib.import_module(f"nllbd.commands.{name}")
+    command = argparse.ArgumentParser(
+        prog=f"nllbd {name}", description=module.__doc__, formatter_class=_Formatter, allow_abbrev=False
+    )
+    module.add_arguments(command)
+    return int(module.run(command.parse_args(arguments[1:])))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser of what comes before a command."""
+    purposes = "\n".join(f"  {name:10} {purpose}" for name, purpose in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="nllbd",
+        description="A server for Meta's NLLB-200 translation models.",
+        epilog=f"commands:\n{purposes}\n\n`nllbd COMMAND --help` explains a command.",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"nllbd {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help="see below")
+    return parser
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are written; room for long flags in the left column."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+def _refuse(message: str, code: int) -> int:
+    sys.stderr.write(f"nllbd: {message}\n")
+    return code

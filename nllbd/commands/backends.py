@@ -1,0 +1,209 @@
+"""Two ways for `nllbd translate` to get a translation: a model in this process, or a daemon over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+from urllib.parse import SplitResult, urlsplit
+
+from nllbd.bridge.protocol import EngineConfig
+from nllbd.commands.output import Progress
+from nllbd.config import Settings
+from nllbd.errors import InvalidValue, NllbdError, NotReady
+from nllbd.sched.sequence import EarlyStopping
+
+_NO_LIMIT_S = 24 * 3600.0  # a person at a terminal has Ctrl-C
+_NO_LIMIT = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is wanted of every text. `source=None` means detect; None in a search setting means not asked for."""
+
+    target: str
+    source: str | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: EarlyStopping | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """An open translator; use it as an asynchronous context."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    async def translate(self, texts: list[str], ask: Ask) -> list[Translated]:
+        """One translation a text, in order. Raises NllbdError."""
+        ...
+
+
+def open_backend(settings: Settings, url: str | None) -> Backend:
+    return LocalBackend(settings) if url is None else RemoteBackend(url, settings.api_key)
+
+
+class LocalBackend:
+    """The model in a thread of this process. A daemon's limits do not apply: the caller is the owner."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = replace(
+            settings,
+            request_timeout_s=_NO_LIMIT_S,
+            max_request_size=_NO_LIMIT,
+            max_texts=_NO_LIMIT,
+            max_waiting_segments=_NO_LIMIT,
+            max_waiting_tokens=_NO_LIMIT,
+        )
+
+    async def __aenter__(self) -> Self:
+        from nllbd.bridge.thread import ThreadEngine
+        from nllbd.checkpoint import read_checkpoint, resolve_model
+        from nllbd.metrics import Metrics
+        from nllbd.text.detect import Detector
+        from nllbd.text.tokenizer import Tokenizer
+        from nllbd.translator import Translator
+
+        settings = self._settings
+        checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
+        tokenizer = Tokenizer(checkpoint)
+        self._engine = ThreadEngine(_engine_config(settings, checkpoint.path))
+        self._translator = Translator(
+            engine=self._engine,
+            tokenizer=tokenizer,
+            detector=Detector(tokenizer.languages, settings.detect_threshold),
+            checkpoint=checkpoint,
+            settings=settings,
+            metrics=Metrics(),
+        )
+        try:
+            await self._load(checkpoint.name)
+        except BaseException:
+            await self._engine.stop()
+            raise
+        return self
+
+    async def _load(self, name: str) -> None:
+        await self._engine.start()
+        ready = asyncio.ensure_future(self._engine.wait_ready())
+        with Progress(f"loading {name}") as progress:
+            while not (await asyncio.wait({ready}, timeout=0.2))[0]:
+                progress.update()
+        await ready
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._translator.close()
+        await self._engine.stop()
+
+    async def translate(self, texts: list[str], ask: Ask) -> list[Translated]:
+        from nllbd.job import TranslationJob
+
+        job = TranslationJob(
+            texts=tuple(texts),
+            target_lang=ask.target,
+            source_lang=ask.source,
+            num_beams=ask.num_beams,
+            length_penalty=ask.length_penalty,
+            early_stopping=ask.early_stopping,
+            max_length=ask.max_length,
+            is_list=True,
+        )
+        result = await self._translator.translate(job)
+        return [Translated(item.text, item.warnings) for item in result.translations]
+
+
+class RemoteBackend:
+    """A daemon over HTTP, one request a group; the standard library's client is all that takes."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "unix") or not (parts.netloc or parts.scheme == "unix"):
+            raise InvalidValue(f"--url {url!r}: expected http://HOST:PORT, https://HOST or unix:/path", field="url")
+        self._url = url
+        self._parts = parts
+        self._path = ("" if parts.scheme == "unix" else parts.path.rstrip("/")) + "/translate"
+        self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        return
+
+    async def translate(self, texts: list[str], ask: Ask) -> list[Translated]:
+        wanted = asdict(ask) | {"text": texts, "source_lang": ask.source or "auto", "target_lang": ask.target}
+        body = {name: value for name, value in wanted.items() if value is not None and name not in ("source", "target")}
+        answer = await asyncio.to_thread(self._post, json.dumps(body).encode())
+        return [Translated(item["text"], tuple(item["warnings"])) for item in answer["translations"]]
+
+    def _post(self, body: bytes) -> Any:
+        try:
+            with closing(_connection(self._parts)) as connection:
+                connection.request("POST", self._path, body, self._headers)
+                answer = connection.getresponse()
+                status, content = answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NotReady(f"cannot reach {self._url}: {reason}; is the daemon running there? (nllbd serve)") from None
+        try:
+            decoded = json.loads(content)
+            if status == http.HTTPStatus.OK:
+                return decoded
+            refusal = decoded["error"]
+            where = f" ({refusal['field']})" if refusal.get("field") else ""
+            raise NllbdError(f"{self._url} answered {status} {refusal['code']}: {refusal['message']}{where}")
+        except (ValueError, KeyError, TypeError):
+            raise NllbdError(f"{self._url} answered {status}, and not as nllbd does: is that an nllbd?") from None
+
+
+def _engine_config(settings: Settings, path: Path) -> EngineConfig:
+    return EngineConfig(
+        model_path=str(path),
+        device=settings.device,
+        dtype=settings.dtype,
+        num_threads=settings.num_threads,
+        max_num_lanes=settings.max_num_lanes,
+        max_encode_tokens=settings.max_encode_tokens,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        max_num_beams=settings.max_num_beams,
+        max_waiting_segments=settings.max_waiting_segments,
+        max_waiting_tokens=settings.max_waiting_tokens,
+        runner=settings.runner,
+    )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+
+def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+    if parts.scheme == "unix":
+        return _UnixConnection(parts.path)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname or "", parts.port, timeout=_NO_LIMIT_S)

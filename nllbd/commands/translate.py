@@ -1,0 +1,143 @@
+"""Translate texts: each argument is one, or each line of standard input.
+
+  nllbd translate "Where is the station?" --from en --to fr
+  nllbd translate --from en --to fr < lines.txt > lignes.txt
+  nllbd translate --url http://127.0.0.1:8000 --to de "Good morning"
+
+Without --url a model is loaded into this process. One translation a line comes out, in order (line breaks of an
+argument are kept). Warnings go to standard error; on an error nothing more is translated and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from nllbd.commands.backends import Ask, Backend, Translated, open_backend
+from nllbd.commands.options import MODEL_SETTINGS, add_settings, settings_from
+from nllbd.commands.output import Progress, print_line
+
+_GROUP_SIZE = 32  # lines sent together when they are there
+_MAX_GROUPS = 4  # groups under way at once: enough to keep the batch full
+_MAX_READ_AHEAD = 4 * _GROUP_SIZE
+
+Group = list[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text (default: the lines of standard input)")
+    parser.add_argument("--from", dest="source", default="auto", metavar="LANG", help="en, eng_Latn, English; or auto")
+    parser.add_argument("--to", dest="target", required=True, metavar="LANG", help="fr, fra_Latn, French")
+    parser.add_argument("--url", help="ask this daemon (http://HOST:PORT or unix:/path) instead of loading a model")
+    search = parser.add_argument_group("Search")
+    search.add_argument("--beams", type=int, metavar="N", help="lanes of the beam search; 1 is greedy")
+    search.add_argument("--length-penalty", type=float, metavar="P")
+    search.add_argument("--early-stopping", choices=("true", "false", "never"))
+    search.add_argument("--max-length", type=int, metavar="N", help="most tokens of a sentence's translation")
+    add_settings(parser, (*MODEL_SETTINGS, "api_key", "detect_threshold"))
+
+
+def run(args: argparse.Namespace) -> int:
+    ask = Ask(
+        source=None if args.source.lower() == "auto" else args.source,
+        target=args.target,
+        num_beams=args.beams,
+        length_penalty=args.length_penalty,
+        early_stopping={"true": True, "false": False, "never": "never", None: None}[args.early_stopping],
+        max_length=args.max_length,
+    )
+    backend = open_backend(settings_from(args), args.url)
+    return asyncio.run(_translate_all(backend, ask, args.texts))
+
+
+async def _translate_all(backend: Backend, ask: Ask, texts: Sequence[str]) -> int:
+    """Translate everything in order, a few groups at once; the first error ends it all."""
+    num_done = 0
+    async with backend:
+        with Progress("translating:") as progress:
+            async for group, task in _in_flight(backend, ask, _groups(texts)):
+                while not (await asyncio.wait({task}, timeout=0.2))[0]:
+                    progress.update(f"{num_done} done ")
+                answers = await task
+                progress.clear()
+                _print(group, answers, num_done)
+                num_done += len(group)
+    return 0
+
+
+def _print(group: Group, answers: Sequence[Translated], num_done: int) -> None:
+    for index, answer in enumerate(answers[: len(group)], start=num_done + 1):
+        print_line(answer.text)
+        for warning in answer.warnings:
+            sys.stderr.write(f"nllbd: text {index}: warning: {warning}\n")
+    sys.stdout.flush()
+
+
+async def _in_flight(
+    backend: Backend, ask: Ask, groups: AsyncIterator[Group]
+) -> AsyncIterator[tuple[Group, asyncio.Task[list[Translated]]]]:
+    """Start groups as they come, at most `_MAX_GROUPS` ahead of the one that is handed out."""
+    started: asyncio.Queue[tuple[Group, asyncio.Task[list[Translated]]] | None] = asyncio.Queue(_MAX_GROUPS - 1)
+    tasks: set[asyncio.Task[list[Translated]]] = set()
+
+    async def start() -> None:
+        async for group in groups:
+            task = asyncio.create_task(backend.translate(group, ask))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            await started.put((group, task))
+        await started.put(None)
+
+    starter = asyncio.create_task(start())
+    try:
+        while (item := await started.get()) is not None:
+            yield item
+    finally:
+        starter.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(starter, *tasks, return_exceptions=True)
+
+
+async def _groups(texts: Sequence[str]) -> AsyncIterator[Group]:
+    """The arguments, or whatever lines of standard input are there by now: a slow typist gets each answer at once."""
+    if texts:
+        for at in range(0, len(texts), _GROUP_SIZE):
+            yield list(texts[at : at + _GROUP_SIZE])
+        return
+    lines: asyncio.Queue[str | None] = asyncio.Queue(_MAX_READ_AHEAD)
+    _read_lines_into(lines)
+    ended = False
+    while not ended:
+        group = [await lines.get()]
+        while group[-1] is not None and len(group) < _GROUP_SIZE and not lines.empty():
+            group.append(lines.get_nowait())
+        ended = group[-1] is None
+        if present := [line for line in group if line is not None]:
+            yield present
+
+
+def _read_lines_into(lines: asyncio.Queue[str | None]) -> None:
+    """Read standard input in a daemon thread: it may block there for ever, and must not hold up our end."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        try:
+            for line in _stdin_lines():
+                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
+        except (RuntimeError, asyncio.CancelledError):
+            return  # the loop is gone: nobody waits for lines any more
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Lines as UTF-8 whatever the locale says; what is not UTF-8 becomes U+FFFD; `\\n` alone ends a line."""
+    with os.fdopen(os.dup(0), encoding="utf-8-sig", errors="replace", newline="\n") as stream:
+        for line in stream:
+            yield line.removesuffix("\n").removesuffix("\r")
