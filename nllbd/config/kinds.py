@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -199,15 +200,15 @@ def _number(raw: Any) -> float:
     value, unit = _split_unit(raw)
     if unit:
         raise ValueError
-    return value
+    return float(value)
 
 
 def _bytes(raw: Any) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     value, unit = _split_unit(raw)
-    total = value * _BYTE_UNITS[unit] if unit in _BYTE_UNITS else -1.0
-    if not total.is_integer():
+    total = Fraction(value) * _BYTE_UNITS.get(unit, -1)  # exact: a float cannot hold every count
+    if total.denominator != 1:
         raise ValueError
     return int(total)
 
@@ -225,14 +226,14 @@ def _seconds(raw: Any) -> float:
     value, unit = _split_unit(raw)
     if unit not in _SECOND_UNITS:
         raise ValueError
-    return value * _SECOND_UNITS[unit]
+    return float(value) * _SECOND_UNITS[unit]
 
 
-def _split_unit(raw: Any) -> tuple[float, str]:
+def _split_unit(raw: Any) -> tuple[str, str]:
     match = _NUMBER.fullmatch(_text(raw).strip())
     if not match:
         raise ValueError
-    return float(match[1]), match[2].lower()
+    return match[1], match[2].lower()
 
 
 def _flag(raw: Any) -> bool:
