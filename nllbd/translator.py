@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from nllbd import metrics as m
 from nllbd.admission import Admission, Ticket
-from nllbd.bridge.protocol import EngineClient
+from nllbd.bridge.protocol import EngineClient, EngineState
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
 from nllbd.document import Planner, SegmentTranslation, TextPlan, Translations, assemble
@@ -254,6 +254,7 @@ class Translator:
     def _check(self, outcome: SequenceOutcome, job: TranslationJob, segment: _Segment) -> None:
         """Raise what an outcome without a translation means to the client."""
         field = job.text_field(segment.text_index)
+        is_engine_gone = self._engine.state in (EngineState.FAILED, EngineState.STOPPED)
         match outcome.reason:
             case FinishReason.STOP | FinishReason.LENGTH:
                 return
@@ -263,9 +264,9 @@ class Translator:
                 raise Overloaded("too much text is waiting already; try again later", retry_after_s=1.0)
             case FinishReason.DEADLINE:
                 raise DeadlineExceeded("the deadline passed before the translation was done")
-            case FinishReason.ABORTED:
-                raise NotReady("the translation engine was stopped", retry_after_s=1.0)
-            case FinishReason.FAILED:
+            case FinishReason.ABORTED | FinishReason.FAILED if is_engine_gone:
+                raise NotReady("the translation engine is not running", retry_after_s=1.0)
+            case _:
                 raise InternalError("the engine fails on a sentence of this text", field=field)
 
     def _too_late(self, run: _Run, timeout: float) -> DeadlineExceeded:

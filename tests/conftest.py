@@ -119,6 +119,16 @@ def eventually() -> Callable[..., Awaitable[None]]:
 
 
 @pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[[], Any]:
+    return CodepointTokenizer
+
+
+@pytest.fixture(scope="session")
+def make_detector() -> Callable[[], Any]:
+    return ScriptedDetector
+
+
+@pytest.fixture(scope="session")
 def demo_checkpoint() -> Checkpoint:
     """The demo's checkpoint, said to know all languages."""
     return replace(read_checkpoint(DEMO_FOLDER), languages=None)
