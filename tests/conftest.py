@@ -159,6 +159,7 @@ async def start_service(demo_checkpoint: Checkpoint) -> AsyncIterator[StartServi
             settings=settings,
             metrics=metrics,
         )
+        cleanups.append(lambda: asyncio.to_thread(translator.close))
         lifecycle = Lifecycle()
         if is_ready:
             lifecycle.advance(LifecycleState.READY)

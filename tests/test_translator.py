@@ -41,13 +41,14 @@ async def make_translator(
     demo_checkpoint: Checkpoint, make_tokenizer: Callable[[], Any], make_detector: Callable[[], Any]
 ) -> AsyncIterator[MakeTranslator]:
     engines: list[ThreadEngine] = []
+    translators: list[Translator] = []
 
     async def make(runner: str = "fake", checkpoint: Checkpoint = demo_checkpoint, **options: Any) -> Translator:
         engine = ThreadEngine(EngineConfig(str(checkpoint.path), runner=runner))
         engines.append(engine)
         await engine.start()
         await engine.wait_ready()
-        return Translator(
+        translator = Translator(
             engine=engine,
             tokenizer=make_tokenizer(),
             detector=make_detector(),
@@ -55,8 +56,12 @@ async def make_translator(
             settings=Settings(**options),
             metrics=Metrics(engine, "demo"),
         )
+        translators.append(translator)
+        return translator
 
     yield make
+    for translator in translators:
+        translator.close()
     for engine in engines:
         await engine.stop()
 
