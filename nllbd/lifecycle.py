@@ -38,6 +38,7 @@ class Lifecycle:
         self._clock = clock
         self._state = LifecycleState.STARTING
         self._in_flight = 0
+        self._begun = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.started_at = clock()
@@ -61,6 +62,11 @@ class Lifecycle:
         return self._in_flight
 
     @property
+    def num_begun(self) -> int:
+        """Requests counted in since the start."""
+        return self._begun
+
+    @property
     def uptime_s(self) -> float:
         return self._clock() - self.started_at
 
@@ -75,16 +81,23 @@ class Lifecycle:
         """Remember why the daemon cannot serve; the state stays what it is."""
         self.failed_reason = reason
 
-    def check_admits(self) -> None:
-        """Raise the typed error that a new request gets now: NotReady, Draining, or nothing."""
+    def check_admits(self, *, is_first_on_connection: bool = False) -> None:
+        """Raise the typed error that a new request gets now: NotReady, Draining, or nothing.
+
+        The first request of a connection that was accepted before the drain began is served: its client could not
+        have known better, and may not be able to tell a connection that was closed on it from a failed request.
+        """
         if self._state is LifecycleState.STARTING:
             raise NotReady(self.failed_reason or "the model is still loading; try again shortly", retry_after_s=1.0)
+        if self._state is LifecycleState.DRAINING and is_first_on_connection:
+            return
         if self.is_draining:
             raise Draining("this daemon is shutting down; send the request again, to another host or its successor")
 
     def begin_request(self) -> None:
         """Count a request in, whatever the state (see `check_admits` for whether to serve it)."""
         self._in_flight += 1
+        self._begun += 1
         self._idle.clear()
 
     def end_request(self) -> None:

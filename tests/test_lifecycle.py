@@ -37,8 +37,12 @@ def test_refuses_until_ready_and_when_draining() -> None:
     lifecycle.advance(LifecycleState.DRAINING)
     with pytest.raises(Draining):
         lifecycle.check_admits()
+    lifecycle.check_admits(is_first_on_connection=True)
     assert lifecycle.is_draining
     assert not lifecycle.is_ready
+    lifecycle.advance(LifecycleState.STOPPED)
+    with pytest.raises(Draining):
+        lifecycle.check_admits(is_first_on_connection=True)
 
 
 async def test_wait_idle_returns_when_the_last_request_ends() -> None:

@@ -16,7 +16,7 @@ from nllbd.http.auth import check_credentials
 from nllbd.http.clients import ClientAddresses
 from nllbd.http.context import CONTEXT, EXCHANGE, AppContext, Exchange
 from nllbd.http.errors import REQUEST_ID_HEADER, as_nllbd_error, error_response
-from nllbd.http.server import new_request_id
+from nllbd.http.server import is_first_on_connection, new_request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,7 +83,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """503 unless this daemon serves now; health answers always."""
     if route_template(request) not in HEALTH_ROUTES:
         context = request.app[CONTEXT]
-        context.lifecycle.check_admits()
+        context.lifecycle.check_admits(is_first_on_connection=is_first_on_connection(request))
         if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):
             raise NotReady("the translation engine is not running", retry_after_s=5.0)
     return await handler(request)
@@ -109,6 +109,7 @@ async def decorate(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if request.app[CONTEXT].lifecycle.is_draining:
         response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"  # aiohttp has decided on its own header before it asks us
     origin = allowed_origin(request)
     if origin is not None:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin

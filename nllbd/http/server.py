@@ -46,7 +46,7 @@ class _Runner(web.AppRunner):
         server = await super()._make_server()
         return _Server(
             _json_errors(server.request_handler),
-            request_factory=server.request_factory,
+            request_factory=_counting(server.request_factory),
             handler_cancellation=server.handler_cancellation,
             loop=server._loop,
             **server._kwargs,
@@ -59,9 +59,13 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers malformed HTTP with the JSON error object and logs no byte of it."""
+    """A connection that answers malformed HTTP with the JSON error object and logs no byte of it; counts requests."""
 
-    __slots__ = ()
+    __slots__ = ("num_requests",)
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.num_requests = 0
 
     def handle_error(
         self,
@@ -88,6 +92,26 @@ class _Connection(web.RequestHandler):
         error = kw.get("exc_info")
         about = log.describe_exception(error) if isinstance(error, BaseException) else {}
         logger.error("connection failed", **about)
+
+
+def is_first_on_connection(request: web.BaseRequest) -> bool:
+    """Whether no request came before this one on its connection: it is not a kept-alive one."""
+    return getattr(request.protocol, "num_requests", 1) <= 1
+
+
+def count_silent(runner: web.AppRunner) -> int:
+    """Connections that were accepted and have not sent a request yet."""
+    connections = runner.server.connections if runner.server is not None else []
+    return sum(1 for connection in connections if getattr(connection, "num_requests", 1) == 0)
+
+
+def _counting(make_request: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    def make(message: Any, payload: Any, protocol: web.RequestHandler, writer: Any, task: Any) -> web.BaseRequest:
+        if isinstance(protocol, _Connection):
+            protocol.num_requests += 1
+        return make_request(message, payload, protocol, writer, task)
+
+    return make
 
 
 def _json_errors(handle: _Handler) -> _Handler:

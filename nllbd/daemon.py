@@ -1,0 +1,318 @@
+"""The daemon: assembles everything, serves, and goes in an orderly way. `run` is all that others call.
+
+Start-up: 1 logging, 2 checkpoint and tokenizer, 3 sockets, 4 engine process, 5 serve on own sockets (`/livez` 200, all
+else 503), 6 wait for the engine, 7 serve on inherited sockets (connections wait in their backlog until now), 8 tell
+systemd and the terminal. Shutdown, on SIGTERM or SIGINT: 1 stop accepting, 2 drain, 3 close connections, 4 stop the
+engine, 5 close the rest. A second signal skips the drain. SIGHUP reloads what can change live.
+
+Exit codes (through the command line): 0 stopped as told, 1 the model or the engine could not be started, 2 the settings
+or an address were refused. Never imports torch: the engine has a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from nllbd import log
+from nllbd.announce import Announcement
+from nllbd.assembly import engine_config
+from nllbd.bridge.process import ProcessEngine
+from nllbd.bridge.protocol import EngineInfo
+from nllbd.checkpoint import read_checkpoint, resolve_model
+from nllbd.config import Settings, load_settings
+from nllbd.errors import NllbdError
+from nllbd.http.app import build_app, build_metrics_app
+from nllbd.http.context import AppContext
+from nllbd.http.server import count_silent, make_runner
+from nllbd.lifecycle import Lifecycle, LifecycleState
+from nllbd.metrics import Metrics
+from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
+from nllbd.systemd import Notifier, inherit_sockets
+from nllbd.text.detect import Detector
+from nllbd.text.tokenizer import Tokenizer
+from nllbd.translator import Translator
+
+BACKLOG = 1024
+#: How long a connection that was accepted just before the drain may take to send its request.
+SILENT_GRACE_S = 1.0
+#: How long it must stay quiet: requests may be under way to a kept-alive connection.
+SETTLE_S = 0.05
+#: How long a response that is ready may take to reach its client once everything else is done.
+_FLUSH_S = 5.0
+_EXTEND_EVERY_S = 5.0
+
+logger = log.get_logger(__name__)
+
+
+def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
+    """Serve until told to stop; blocks. `reload` reads the settings anew (SIGHUP); default `load_settings`.
+
+    Raises ConfigError, CheckpointError or InternalError when it cannot start.
+    """
+    output = log.configure(settings.log_level, settings.log_format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(settings, reload or load_settings).serve())
+    finally:
+        output.close()
+    return 0
+
+
+@dataclass(slots=True, eq=False)
+class _Endpoint:
+    """Listening sockets of one application, and the servers that accept on them."""
+
+    listeners: list[Listener]
+    runner: web.AppRunner
+    servers: list[asyncio.Server]
+
+    async def accept(self, *, inherited: bool) -> None:
+        """Begin to accept on the inherited, or on our own sockets."""
+        loop = asyncio.get_running_loop()
+        for listener in self.listeners:
+            if listener.is_inherited is not inherited:
+                continue
+            serve = loop.create_unix_server if listener.unix_path else loop.create_server
+            assert self.runner.server is not None
+            self.servers.append(await serve(self.runner.server, sock=listener.sock, backlog=BACKLOG))
+
+    def stop_accepting(self) -> None:
+        """Close our descriptors. What an inherited socket's backlog holds is left to whoever shares it."""
+        for server in self.servers:
+            server.close()
+        for listener in self.listeners:
+            listener.close()
+
+
+class Daemon:
+    """One run of the daemon, on one event loop. The methods stand in the order in which they happen."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._notifier = Notifier.from_environment(os.environ)
+        self._lifecycle = Lifecycle()
+        self._stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._context: AppContext
+        self._engine: ProcessEngine
+        self._http: _Endpoint
+        self._metrics: _Endpoint
+
+    async def serve(self) -> None:
+        """Start, serve until told to stop, drain, close."""
+        try:
+            self._handle_signals()
+            self._assemble()
+            await self._listen()
+            info = await self._start_engine()
+            if info is not None:
+                await self._become_ready(info)
+                await self._stop.wait()
+                await self._drain()
+        finally:
+            await self._close()
+
+    # Start-up
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_settings()))
+
+    def _on_stop_signal(self) -> None:
+        if self._stop.is_set():
+            self._stop_at_once.set()
+        self._stop.set()
+
+    def _assemble(self) -> None:
+        """Everything that needs no socket and no engine process yet."""
+        settings = self._settings
+        for note in settings.notes:
+            logger.warning("settings", note=note)
+        checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
+        tokenizer = Tokenizer(checkpoint)
+        detector = Detector(tokenizer.languages, settings.detect_threshold)
+        self._engine = ProcessEngine(engine_config(settings, checkpoint.path))
+        metrics = Metrics(self._engine, checkpoint.name)
+        translator = Translator(
+            engine=self._engine,
+            tokenizer=tokenizer,
+            detector=detector,
+            checkpoint=checkpoint,
+            settings=settings,
+            metrics=metrics,
+        )
+        self._context = AppContext(
+            settings=settings,
+            translator=translator,
+            engine=self._engine,
+            metrics=metrics,
+            lifecycle=self._lifecycle,
+            checkpoint=checkpoint,
+            tokenizer=tokenizer,
+            detector=detector,
+        )
+
+    async def _listen(self) -> None:
+        """Bind or inherit, check who can reach us, and answer on our own sockets: alive, not ready."""
+        settings = self._settings
+        http, metrics = sort_inherited(inherit_sockets(os.environ))
+        http = http or bind(settings.host, settings.port, "")
+        self._http = await self._open(http, build_app(self._context))
+        check_exposure(http, bool(settings.api_key), settings.allow_anonymous)
+        if not metrics and settings.metrics_port:
+            metrics = bind(settings.metrics_host, settings.metrics_port, "metrics_")
+        self._metrics = await self._open(metrics, build_metrics_app(self._context))
+        for endpoint in (self._http, self._metrics):
+            await endpoint.accept(inherited=False)
+        await self._metrics.accept(inherited=True)
+
+    async def _open(self, listeners: list[Listener], app: web.Application) -> _Endpoint:
+        endpoint = _Endpoint(listeners, make_runner(app, shutdown_timeout=_FLUSH_S), [])
+        self._closers.append(lambda: self._shut(endpoint))
+        await endpoint.runner.setup()
+        return endpoint
+
+    async def _start_engine(self) -> EngineInfo | None:
+        """The engine's description once it is ready; None if we are told to stop before."""
+        self._closers.append(self._stop_engine)
+        self._spawn(self._feed_watchdog())
+        patience = self._spawn(self._ask_for_time())
+        await self._engine.start()
+        ready = asyncio.ensure_future(self._engine.wait_ready())
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return await ready if ready.done() else None
+        except NllbdError as error:
+            self._lifecycle.fail(error.message)
+            logger.error("the engine cannot be started", reason=error.message)
+            raise
+        finally:
+            for task in (ready, stop, patience):
+                task.cancel()
+
+    async def _become_ready(self, info: EngineInfo) -> None:
+        self._lifecycle.advance(LifecycleState.READY)
+        await self._http.accept(inherited=True)
+        announcement = Announcement(
+            url=self._http.listeners[0].url,
+            model=self._context.checkpoint.name,
+            device=info.device,
+            dtype=info.dtype,
+            languages=self._context.tokenizer.languages.codes,
+            needs_key=self._settings.api_key is not None,
+            start_s=self._lifecycle.uptime_s,
+        )
+        self._notifier.ready(f"serving {announcement.model} on {announcement.url}")
+        if sys.stdout.isatty() and self._settings.log_format != "json":
+            sys.stdout.write(announcement.for_people())
+            sys.stdout.flush()
+        else:
+            logger.info("ready", **announcement.for_machines())
+
+    # While it runs
+
+    async def _feed_watchdog(self) -> None:
+        """Only this loop's turning and a healthy engine keep systemd from restarting us."""
+        interval_s = self._notifier.watchdog_s
+        while interval_s is not None:
+            if self._engine.healthy:
+                self._notifier.watchdog()
+            await asyncio.sleep(interval_s / 3)
+
+    async def _ask_for_time(self) -> None:
+        """Loading a large model may outlast systemd's patience with a start."""
+        while True:
+            self._notifier.extend_timeout(3 * _EXTEND_EVERY_S)
+            await asyncio.sleep(_EXTEND_EVERY_S)
+
+    async def _reload_settings(self) -> None:
+        self._notifier.reloading()
+        try:
+            fresh = await asyncio.to_thread(self._reload)
+        except NllbdError as error:
+            logger.error("settings not reloaded", reason=error.message)
+        else:
+            self._settings, cold = self._settings.reloaded(fresh)
+            self._context.apply(self._settings)
+            log.set_level(self._settings.log_level)
+            logger.info("settings reloaded", need_restart=cold)
+        if self._lifecycle.is_ready:
+            self._notifier.ready()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Shutdown
+
+    async def _drain(self) -> None:
+        """Stop accepting; return when nothing is in flight, the time is up, or a second signal came."""
+        timeout_s = self._settings.drain_timeout_s
+        self._notifier.stopping("draining")
+        self._notifier.extend_timeout(timeout_s + 3 * _FLUSH_S)
+        logger.info("draining", in_flight=self._lifecycle.num_in_flight, timeout_s=timeout_s)
+        self._http.stop_accepting()
+        self._lifecycle.advance(LifecycleState.DRAINING)
+        quiet = asyncio.ensure_future(self._wait_quiet())
+        at_once = asyncio.ensure_future(self._stop_at_once.wait())
+        await asyncio.wait({quiet, at_once}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not quiet.done():
+            self._stop_at_once.set()  # what is left is cut: no courtesy below may take time
+            logger.warning("stopped with requests in flight", cut=self._lifecycle.num_in_flight)
+        for waiter in (quiet, at_once):
+            waiter.cancel()
+
+    async def _wait_quiet(self) -> None:
+        """Return when nothing is in flight, nothing came in for a moment, and every connection that was accepted
+        before the drain has sent the request it was opened for."""
+        patience_ends = time.monotonic() + SILENT_GRACE_S
+        while True:
+            await self._lifecycle.wait_idle()
+            num_begun = self._lifecycle.num_begun
+            await asyncio.sleep(SETTLE_S)
+            is_waited_for = count_silent(self._http.runner) and time.monotonic() < patience_ends
+            if num_begun == self._lifecycle.num_begun and not is_waited_for:
+                return
+
+    async def _close(self) -> None:
+        """Close connections first, the engine after them; no failure keeps the rest from being closed."""
+        self._lifecycle.advance(LifecycleState.STOPPED)
+        for task in list(self._tasks):
+            task.cancel()
+        for close in self._closers:
+            try:
+                await close()
+            except Exception:
+                logger.exception("shutdown")
+        if hasattr(self, "_context"):
+            self._context.translator.close()
+        self._notifier.close()
+        logger.info("stopped")
+
+    async def _shut(self, endpoint: _Endpoint) -> None:
+        endpoint.stop_accepting()
+        if not self._stop_at_once.is_set():
+            await endpoint.runner.cleanup()
+
+    async def _stop_engine(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._engine.stop()
