@@ -11,31 +11,39 @@ from dataclasses import dataclass
 from nllbd.errors import LanguageNotDetected
 from nllbd.job import TextFormat, TextTranslation, TranslationJob
 from nllbd.languages import Language
+from nllbd.segments import Segment, SegmentTranslation, prepare
 from nllbd.text import html, segment
 from nllbd.text.detect import Detector
 from nllbd.text.tokenizer import Tokenizer
 
 SAME_LANGUAGE = "same_language"
 
+#: Source language and core: equal segments of a job are translated once. Not their ids, for what the vocabulary lacks
+#: has the same id whatever it is.
+Key = tuple[str, str]
+Translations = dict[Key, SegmentTranslation]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of the answer: `before`, a translation, `after`. Without `source_ids` only what stands around it.
+    """A stretch of the answer: `before`, a translation, `after`. Without `key` only what stands around it.
 
-    `core` is the segment's text and `span` its place in the source, [start, end) in code points; in HTML the place of
-    the run between two tags that holds it.
+    `span` is the segment's place in the source, [start, end) in code points; in HTML the place of the run between two
+    tags that holds it.
     """
 
     before: str
     after: str = ""
-    source_ids: tuple[int, ...] | None = None
-    core: str = ""
+    key: Key | None = None
     span: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TextPlan:
-    """One text, ready to be translated. Without parts it is returned as it is, with `warnings`."""
+    """One text, ready to be translated. Without parts it is returned as it is, with `warnings`.
+
+    `segments` has each distinct segment of its parts once, in order.
+    """
 
     text: str
     format: TextFormat
@@ -43,19 +51,8 @@ class TextPlan:
     target: Language
     confidence: float | None = None
     parts: tuple[Part, ...] = ()
+    segments: tuple[Segment, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentTranslation:
-    """What came of one segment: its hypotheses as text, best first, and what is to be said about the best."""
-
-    texts: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-
-#: The translations of a job's segments by their ids: equal segments of a job are translated once.
-Translations = dict[tuple[int, ...], SegmentTranslation]
 
 
 class Planner:
@@ -80,7 +77,10 @@ class Planner:
         if source.code == target.code:
             return TextPlan(text, job.format, source, target, confidence, warnings=(SAME_LANGUAGE,))
         make = self._html_parts if job.format == "html" else self._text_parts
-        return TextPlan(text, job.format, source, target, confidence, tuple(make(text, source, target)))
+        parts = tuple(make(text, source, target))
+        cores = dict.fromkeys(part.key[1] for part in parts if part.key)
+        segments = tuple(prepare(core, source, self._tokenizer) for core in cores)
+        return TextPlan(text, job.format, source, target, confidence, parts, segments)
 
     def _detect(self, job: TranslationJob, index: int) -> tuple[Language, float]:
         text = job.texts[index]
@@ -98,16 +98,16 @@ class Planner:
                 continue
             span = (run.start, run.start + len(run.raw))
             for part in self._text_parts(run.text, source, target):
-                yield Part(html.escape(part.before), html.escape(part.after), part.source_ids, part.core, span)
+                yield Part(html.escape(part.before), html.escape(part.after), part.key, span)
 
     def _text_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
         pieces = segment.split(text, source, self._max_tokens, self._tokenizer.count_tokens)
         for piece, (before, after) in zip(pieces, segment.frames(pieces, source, target), strict=True):
-            if not piece.core:
+            if piece.core:
+                span = (piece.start, piece.start + len(piece.core))
+                yield Part(before, after, (source.code, piece.core), span)
+            else:
                 yield Part(before + after)
-                continue
-            ids = self._tokenizer.encode(piece.core, source.code)
-            yield Part(before, after, ids, piece.core, (piece.start, piece.start + len(piece.core)))
 
 
 def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextTranslation:
@@ -115,7 +115,7 @@ def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextT
     source = plan.source.code if plan.source else None
     if not plan.parts:
         return TextTranslation(plan.text, source, plan.confidence, (plan.text,) * num_alternatives, plan.warnings)
-    found = [done[part.source_ids] for part in plan.parts if part.source_ids is not None]
+    found = [done[part.key] for part in plan.parts if part.key]
     return TextTranslation(
         text=_join(plan, done, 0),
         source_lang=source,
@@ -127,9 +127,9 @@ def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextT
 
 def write_part(plan: TextPlan, part: Part, done: Translations, rank: int = 0) -> str:
     """A part as it stands in the answer, with its translation of `rank`: 0 = best; the last one if there are fewer."""
-    if part.source_ids is None:
+    if part.key is None:
         return part.before + part.after
-    texts = done[part.source_ids].texts
+    texts = done[part.key].texts
     text = texts[min(rank, len(texts) - 1)]
     return part.before + (html.escape(text) if plan.format == "html" else text) + part.after
 

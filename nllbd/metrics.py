@@ -82,8 +82,13 @@ CANCELLED = MetricSpec("nllbd_cancelled_total", Kind.COUNTER, "Requests whose cl
 SEGMENTS = MetricSpec(
     "nllbd_segments_total",
     Kind.COUNTER,
-    "Segments by how they were served: translated by the engine, joined to an identical one in flight, "
-    "repeated within their own request, or passed through untranslated.",
+    "Segments by how they were served: translated, repeated within their own request, or passed through untranslated.",
+    ("result",),
+)
+SEQUENCES = MetricSpec(
+    "nllbd_sequences_total",
+    Kind.COUNTER,
+    "Sequences that requests needed: submitted to the engine, or joined to an identical one in flight.",
     ("result",),
 )
 CHARACTERS = MetricSpec("nllbd_characters_total", Kind.COUNTER, "Code points of text accepted for translation.")
@@ -175,6 +180,7 @@ RECORDED = (
     REJECTED,
     CANCELLED,
     SEGMENTS,
+    SEQUENCES,
     CHARACTERS,
     REQUEST_SEGMENTS,
     QUEUE_TIME,

@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from nllbd.document import Part, TextPlan, Translations, write_part
+from nllbd.document import Key, Part, TextPlan, Translations, write_part
 from nllbd.job import SegmentEvent
 
 Emit = Callable[[SegmentEvent], None]
-_Ids = tuple[int, ...]
 
 
 class EventOrder:
-    """Emits each text's events as soon as they are final. Call `advance` with the ids of each finished segment."""
+    """Emits each text's events as soon as they are final. Call `advance` with the key of each finished segment."""
 
     def __init__(self, plans: Sequence[TextPlan], done: Translations, emit: Emit) -> None:
-        self._waiting: dict[_Ids, list[_TextOrder]] = defaultdict(list)
+        self._waiting: dict[Key, list[_TextOrder]] = defaultdict(list)
         for index, plan in enumerate(plans):
             self._move(_TextOrder(index, plan, done, emit))
 
-    def advance(self, ids: _Ids) -> None:
-        """The segment with these ids is done."""
-        for text in self._waiting.pop(ids, ()):
+    def advance(self, key: Key) -> None:
+        """This segment is done."""
+        for text in self._waiting.pop(key, ()):
             self._move(text)
 
     def _move(self, text: _TextOrder) -> None:
@@ -45,19 +44,19 @@ class _TextOrder:
         self._done = done
         self._emit = emit
         self._position = 0
-        self._last = max((i for i, part in enumerate(plan.parts) if part.source_ids is not None), default=-1)
+        self._last = max((i for i, part in enumerate(plan.parts) if part.key is not None), default=-1)
         self._pending = ""
         self._num_events = 0
 
-    def move(self) -> _Ids | None:
-        """Emit all that is final now. Returns the ids that the next event waits for, None when there is none."""
+    def move(self) -> Key | None:
+        """Emit all that is final now. Returns the segment that the next event waits for, None when there is none."""
         parts = self._plan.parts
         while self._position < len(parts):
             part = parts[self._position]
-            if part.source_ids is not None and part.source_ids not in self._done:
-                return part.source_ids
+            if part.key is not None and part.key not in self._done:
+                return part.key
             self._pending += write_part(self._plan, part, self._done)
-            if part.source_ids is not None and self._position < self._last:
+            if part.key is not None and self._position < self._last:
                 self._send(part)
             self._position += 1
         self._finish()
@@ -72,8 +71,8 @@ class _TextOrder:
         self._emit(SegmentEvent(self._index, 0, (0, len(self._plan.text)), text, self._plan.warnings))
 
     def _send(self, part: Part) -> None:
-        assert part.source_ids is not None
-        warnings = self._done[part.source_ids].warnings
+        assert part.key is not None
+        warnings = self._done[part.key].warnings
         self._emit(SegmentEvent(self._index, self._num_events, part.span, self._pending, warnings))
         self._num_events += 1
         self._pending = ""

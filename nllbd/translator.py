@@ -1,15 +1,14 @@
 """The heart of the request side: a job's texts become segments, the segments sequences in the engine, and back.
 
-In order: plan (document.py) → admit whole or refuse whole (admission.py) → translate the segments, identical ones in
-flight only once (inflight.py), in windows → look at what came out (guards) → assemble. Knows no HTTP and no tensor.
-A cache of finished segments belongs into `_translate_segment`: before the in-flight table, filled after the guards.
+In order: plan (document.py) → admit whole or refuse whole (admission.py) → translate the segments in windows
+(segments.py), identical ones in flight only once (inflight.py) → assemble. Knows no HTTP and no tensor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from typing import TypeVar
 
 from nllbd import metrics as m
 from nllbd.admission import Admission, Ticket
-from nllbd.bridge.protocol import EngineClient, EngineState
+from nllbd.bridge.protocol import EngineClient
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
-from nllbd.document import Planner, SegmentTranslation, TextPlan, Translations, assemble
-from nllbd.errors import DeadlineExceeded, InternalError, NllbdError, NotReady, Overloaded, TextTooLong
-from nllbd.inflight import InflightTable, SegmentKey, Waiter
+from nllbd.document import Key, Planner, TextPlan, Translations, assemble
+from nllbd.errors import DeadlineExceeded, NllbdError
+from nllbd.inflight import InflightTable, Waiter
 from nllbd.job import (
     SegmentEvent,
     TranslationJob,
@@ -35,31 +34,20 @@ from nllbd.job import (
 )
 from nllbd.languages import Language
 from nllbd.metrics import Metrics
-from nllbd.sched.sequence import FinishReason, SearchParams, SequenceOutcome
+from nllbd.sched.sequence import SearchParams
+from nllbd.segments import Order, Segment, SegmentTranslator, gather
 from nllbd.streaming import EventOrder
-from nllbd.text import guard
 from nllbd.text.detect import Detection, Detector
 from nllbd.text.tokenizer import Tokenizer
 
-TRUNCATED = "truncated"
 _INLINE_CHARACTERS = 2_000  # more text than this is planned in a thread: some 10 ms of work
 _MIN_WINDOW = 32
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """One distinct segment of a job; `text_index` is where it first occurs."""
-
-    text_index: int
-    source: Language
-    core: str
-    source_ids: tuple[int, ...]
-
-
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A job under way."""
+    """A job under way. `segments` are its distinct ones, each with the index of the text where it first occurs."""
 
     job: TranslationJob
     target: Language
@@ -67,15 +55,10 @@ class _Run:
     params: SearchParams
     deadline: float
     plans: list[TextPlan] = field(default_factory=list)
-    segments: list[_Segment] = field(default_factory=list)
+    segments: dict[Key, tuple[int, Segment]] = field(default_factory=dict)
     num_occurrences: int = 0
     done: Translations = field(default_factory=dict)
-    outcomes: list[SequenceOutcome] = field(default_factory=list)
     emit: Callable[[SegmentEvent], None] | None = None
-
-    @property
-    def waiter(self) -> Waiter:
-        return Waiter(self.deadline, self.job.priority, self.job.client, self.job.request_id)
 
 
 class Translator:
@@ -102,6 +85,7 @@ class Translator:
         self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="nllbd-text")
         self.inflight = InflightTable(engine, clock)
+        self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics)
         self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
 
     def close(self) -> None:
@@ -178,96 +162,51 @@ class Translator:
 
     def _collect_segments(self, run: _Run) -> None:
         """The distinct segments of all plans, in order of first occurrence."""
-        seen: set[tuple[int, ...]] = set()
         passed = 0
         for index, plan in enumerate(run.plans):
-            for part in plan.parts:
-                if part.source_ids is None:
-                    passed += not (part.before + part.after).isspace()
-                    continue
-                run.num_occurrences += 1
-                if part.source_ids not in seen:
-                    seen.add(part.source_ids)
-                    assert plan.source is not None
-                    run.segments.append(_Segment(index, plan.source, part.core, part.source_ids))
+            for segment in plan.segments:
+                run.segments.setdefault((segment.source.code, segment.core), (index, segment))
+            run.num_occurrences += sum(part.key is not None for part in plan.parts)
+            passed += sum(part.key is None and not (part.before + part.after).isspace() for part in plan.parts)
         self._count_segments("passed_through", passed)
+        self._count_segments("translated", len(run.segments))
         self._count_segments("repeated", run.num_occurrences - len(run.segments))
 
     async def _translate_admitted(self, run: _Run) -> None:
-        tokens = sum(len(segment.source_ids) for segment in run.segments)
+        tokens = sum(segment.num_tokens for _, segment in run.segments.values())
         ticket = Ticket(run.job.priority, len(run.segments), tokens, run.params.num_beams)
         self.admission.enter(ticket, run.deadline - self._clock())
         self._metrics.add(m.TRANSLATION_REQUESTS)
         self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
         try:
-            order = EventOrder(run.plans, run.done, run.emit) if run.emit else None
-            await self._translate_segments(run, ticket, order)
+            events = EventOrder(run.plans, run.done, run.emit) if run.emit else None
+            await self._translate_segments(run, ticket, events)
         finally:
             self.admission.leave(ticket)
             self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
 
-    async def _translate_segments(self, run: _Run, ticket: Ticket, order: EventOrder | None) -> None:
+    async def _translate_segments(self, run: _Run, ticket: Ticket, events: EventOrder | None) -> None:
         """All segments, a window of them at a time: a long document must not fill the engine's inbox by itself."""
-        pending = iter(run.segments)
+        pending = iter(run.segments.items())
+        job = run.job
+        waiter = Waiter(run.deadline, job.priority, job.client, job.request_id)
 
         async def work() -> None:
-            for segment in pending:
-                run.done[segment.source_ids] = await self._translate_segment(run, segment)
-                self.admission.finish_segment(ticket, len(segment.source_ids), self._engine.stats.num_waiting > 0)
-                if order:
-                    order.advance(segment.source_ids)
+            for key, (index, segment) in pending:
+                order = Order(
+                    run.target, run.target_id, run.params, self._settings.max_num_beams, waiter, job.text_field(index)
+                )
+                run.done[key] = await self._segments.translate(segment, order)
+                self.admission.finish_segment(ticket, segment.num_tokens, self._engine.stats.num_waiting > 0)
+                if events:
+                    events.advance(key)
 
-        await _gather(work() for _ in range(min(len(run.segments), self._window(run.params))))
+        await gather(work() for _ in range(min(len(run.segments), self._window(run.params))))
 
     def _window(self, params: SearchParams) -> int:
         """Twice what the engine can hold, so that it never waits for us."""
         info = self._engine.info
         return max(_MIN_WINDOW, 2 * info.max_num_lanes // params.num_beams if info else 0)
-
-    async def _translate_segment(self, run: _Run, segment: _Segment) -> SegmentTranslation:
-        """One segment, tried once more where the guards say that it is worth it."""
-        found = await self._attempt(run, segment, run.params)
-        advised = guard.retry_params(found.warnings, run.params, self._settings.max_num_beams)
-        if advised is not None:
-            self._metrics.add(m.RETRIES)
-            again = await self._attempt(run, segment, advised)
-            found = again if len(again.warnings) < len(found.warnings) else found
-        for warning in found.warnings:
-            self._metrics.add(m.GUARD, kind=warning)
-        return found
-
-    async def _attempt(self, run: _Run, segment: _Segment, params: SearchParams) -> SegmentTranslation:
-        key = SegmentKey(segment.source_ids, run.target_id, params)
-        self._count_segments("joined" if self.inflight.holds(key) else "translated", 1)
-        outcome = await self.inflight.get(key, run.waiter)
-        self._check(outcome, run.job, segment)
-        run.outcomes.append(outcome)
-        self._metrics.observe(m.QUEUE_TIME, outcome.queue_s)
-        self._metrics.observe(m.ENCODE_TIME, outcome.encode_s)
-        self._metrics.observe(m.DECODE_TIME, outcome.decode_s)
-        texts = tuple(self._tokenizer.decode(hypothesis.token_ids) for hypothesis in outcome.hypotheses)
-        warnings = guard.check(segment.core, texts[0], segment.source, run.target)
-        if outcome.reason is FinishReason.LENGTH:
-            warnings = [TRUNCATED, *warnings]
-        return SegmentTranslation(texts, tuple(warnings))
-
-    def _check(self, outcome: SequenceOutcome, job: TranslationJob, segment: _Segment) -> None:
-        """Raise what an outcome without a translation means to the client."""
-        field = job.text_field(segment.text_index)
-        is_engine_gone = self._engine.state in (EngineState.FAILED, EngineState.STOPPED)
-        match outcome.reason:
-            case FinishReason.STOP | FinishReason.LENGTH:
-                return
-            case FinishReason.TOO_LARGE:
-                raise TextTooLong(f"a sentence does not fit into this server's memory: {outcome.message}", field=field)
-            case FinishReason.OVERLOADED:
-                raise Overloaded("too much text is waiting already; try again later", retry_after_s=1.0)
-            case FinishReason.DEADLINE:
-                raise DeadlineExceeded("the deadline passed before the translation was done")
-            case FinishReason.ABORTED | FinishReason.FAILED if is_engine_gone:
-                raise NotReady("the translation engine is not running", retry_after_s=1.0)
-            case _:
-                raise InternalError("the engine fails on a sentence of this text", field=field)
 
     def _too_late(self, run: _Run, timeout: float) -> DeadlineExceeded:
         done, total = len(run.done), len(run.segments)
@@ -282,30 +221,12 @@ class Translator:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-async def _gather(work: Iterable[Awaitable[None]]) -> None:
-    """Run all to their end, or cancel the rest at the first that raises, and raise just that."""
-    jobs = list(work)
-    if len(jobs) == 1:
-        await jobs[0]
-        return
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(_as_coroutine(job))
-    except* Exception as errors:
-        raise errors.exceptions[0] from None
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
-
-
 def _usage(run: _Run) -> Usage:
-    outcomes = run.outcomes
+    outcomes = [outcome for found in run.done.values() for outcome in found.outcomes]
     return Usage(
         characters=sum(map(len, run.job.texts)),
         segments=run.num_occurrences,
-        source_tokens=sum(len(segment.source_ids) for segment in run.segments),
+        source_tokens=sum(segment.num_tokens for _, segment in run.segments.values()),
         target_tokens=sum(len(outcome.hypotheses[0].token_ids) for outcome in outcomes),
         queue_s=max((outcome.queue_s for outcome in outcomes), default=0.0),
         encode_s=max((outcome.encode_s for outcome in outcomes), default=0.0),

@@ -50,7 +50,7 @@ class CodepointTokenizer:
     def count_tokens(self, text: str) -> int:
         return len(text)
 
-    def unknown_runs(self, text: str) -> list[str]:
+    def unknown_spans(self, text: str) -> list[tuple[int, int]]:
         return []
 
     def language_id(self, code: str) -> int:

@@ -224,8 +224,8 @@ async def test_identical_requests_share_the_work(make_translator: MakeTranslator
     translator = await make_translator("fake:step_ms=2")
     results = await asyncio.gather(*(translator.translate(job(LINES[0])) for _ in range(5)))
     assert {result.translations[0].text for result in results} == {LINES[0]}
-    assert count(translator, m.SEGMENTS, result="translated") == 1
-    assert count(translator, m.SEGMENTS, result="joined") == 4
+    assert count(translator, m.SEQUENCES, result="submitted") == 1
+    assert count(translator, m.SEQUENCES, result="joined") == 4
     assert len(translator.inflight) == 0
 
 
@@ -345,7 +345,7 @@ async def test_a_guard_s_advice_is_followed_once_and_only_for_the_better(
     translator: Translator, monkeypatch: pytest.MonkeyPatch, second: list[str], expected: tuple[str, ...]
 ) -> None:
     findings = [["repetition"], second]
-    monkeypatch.setattr("nllbd.translator.guard.check", lambda *_: findings.pop(0))
+    monkeypatch.setattr("nllbd.segments.guard.check", lambda *_: findings.pop(0))
     (item,) = (await translator.translate(job("Hello there.", num_beams=2))).translations
     assert item.warnings == expected
     assert not findings

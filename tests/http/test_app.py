@@ -219,8 +219,8 @@ async def test_equal_requests_join(start_service: Any) -> None:
     service = await start_service(runner="fake:step_ms=2")
     answers = await asyncio.gather(*(service.translate(LONG) for _ in range(4)))
     assert {answer["translated_text"] for _, answer in answers} == {LONG}
-    assert service.context.metrics.value(m.SEGMENTS, result="translated") == 1
-    assert service.context.metrics.value(m.SEGMENTS, result="joined") == 3
+    assert service.context.metrics.value(m.SEQUENCES, result="submitted") == 1
+    assert service.context.metrics.value(m.SEQUENCES, result="joined") == 3
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,0 +1,163 @@
+"""One segment on its way through the engine: the ways to write it, its hypotheses, the guards, one retry.
+
+A cache of finished segments belongs into `SegmentTranslator.translate`: looked up before the first attempt and filled
+after the guards have had their say. Knows no documents and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from nllbd import metrics as m
+from nllbd.bridge.protocol import EngineClient, EngineState
+from nllbd.errors import DeadlineExceeded, InternalError, NllbdError, NotReady, Overloaded, TextTooLong
+from nllbd.inflight import InflightTable, SegmentKey, Waiter
+from nllbd.languages import Language
+from nllbd.metrics import Metrics
+from nllbd.sched.sequence import FinishReason, SearchParams, SequenceOutcome
+from nllbd.text import guard
+from nllbd.text.protect import Restored, Way, ways
+from nllbd.text.tokenizer import Tokenizer
+
+TRUNCATED = "truncated"
+T = TypeVar("T")
+
+_Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence to translate. `way` is the first way to try, `source_ids` what it gives the engine."""
+
+    core: str
+    source: Language
+    way: Way
+    source_ids: tuple[_Ids, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(map(len, self.source_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a segment is wanted, and by whom. `field` names the text in errors."""
+
+    target: Language
+    target_id: int
+    params: SearchParams
+    max_num_beams: int
+    waiter: Waiter
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTranslation:
+    """What came of a segment: translations best first, what is to be said about the best, and what it took."""
+
+    texts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    outcomes: tuple[SequenceOutcome, ...] = ()
+
+
+def prepare(core: str, source: Language, tokenizer: Tokenizer) -> Segment:
+    """A segment ready for its first way. Pure; safe in any thread."""
+    way = next(ways(core, tokenizer))
+    return Segment(core, source, way, _encode(way, source, tokenizer))
+
+
+class SegmentTranslator:
+    """Translates segments, identical ones in flight only once. One event loop."""
+
+    def __init__(self, engine: EngineClient, inflight: InflightTable, tokenizer: Tokenizer, metrics: Metrics) -> None:
+        self._engine = engine
+        self._inflight = inflight
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+
+    async def translate(self, segment: Segment, order: Order) -> SegmentTranslation:
+        """A segment's translation, tried once more where the guards say that it is worth it. Raises NllbdError."""
+        found = await self._try_ways(segment, order, order.params)
+        advised = guard.retry_params(found.warnings, order.params, order.max_num_beams)
+        if advised is not None:
+            self._metrics.add(m.RETRIES)
+            again = await self._try_ways(segment, order, advised)
+            better = again if len(again.warnings) < len(found.warnings) else found
+            found = SegmentTranslation(better.texts, better.warnings, found.outcomes + again.outcomes)
+        for warning in found.warnings:
+            self._metrics.add(m.GUARD, kind=warning)
+        return found
+
+    async def _try_ways(self, segment: Segment, order: Order, params: SearchParams) -> SegmentTranslation:
+        """The first way after which everything is there that must survive; the last one always is such."""
+        outcomes: tuple[SequenceOutcome, ...] = ()
+        for way, source_ids in self._ways(segment):
+            found = await gather([self._run(ids, order, params) for ids in source_ids])
+            outcomes += tuple(found)
+            restored = self._restore(way, found, params.num_hypotheses)
+            if restored[0].is_complete:
+                break
+        warnings = [TRUNCATED] if any(outcome.reason is FinishReason.LENGTH for outcome in found) else []
+        warnings += restored[0].warnings
+        warnings += guard.check(segment.core, restored[0].text, segment.source, order.target)
+        return SegmentTranslation(tuple(version.text for version in restored), tuple(dict.fromkeys(warnings)), outcomes)
+
+    def _ways(self, segment: Segment) -> Iterator[tuple[Way, tuple[_Ids, ...]]]:
+        yield segment.way, segment.source_ids
+        for way in islice(ways(segment.core, self._tokenizer), 1, None):
+            yield way, _encode(way, segment.source, self._tokenizer)
+
+    def _restore(self, way: Way, outcomes: list[SequenceOutcome], num_hypotheses: int) -> list[Restored]:
+        """The translations, best first: the k-th is made of the k-th hypothesis of each of the way's texts."""
+        decoded = [[self._tokenizer.decode(found.token_ids) for found in outcome.hypotheses] for outcome in outcomes]
+        return [way.restore([texts[min(rank, len(texts) - 1)] for texts in decoded]) for rank in range(num_hypotheses)]
+
+    async def _run(self, source_ids: _Ids, order: Order, params: SearchParams) -> SequenceOutcome:
+        key = SegmentKey(source_ids, order.target_id, params)
+        self._metrics.add(m.SEQUENCES, result="joined" if self._inflight.holds(key) else "submitted")
+        outcome = await self._inflight.get(key, order.waiter)
+        self._check(outcome, order.field)
+        self._metrics.observe(m.QUEUE_TIME, outcome.queue_s)
+        self._metrics.observe(m.ENCODE_TIME, outcome.encode_s)
+        self._metrics.observe(m.DECODE_TIME, outcome.decode_s)
+        return outcome
+
+    def _check(self, outcome: SequenceOutcome, field: str) -> None:
+        """Raise what an outcome without a translation means to the client."""
+        is_engine_gone = self._engine.state in (EngineState.FAILED, EngineState.STOPPED)
+        error: NllbdError
+        match outcome.reason:
+            case FinishReason.STOP | FinishReason.LENGTH:
+                return
+            case FinishReason.TOO_LARGE:
+                error = TextTooLong(f"a sentence does not fit into the engine: {outcome.message}", field=field)
+            case FinishReason.OVERLOADED:
+                error = Overloaded("too much text is waiting already; try again later", retry_after_s=1.0)
+            case FinishReason.DEADLINE:
+                error = DeadlineExceeded("the deadline passed before the translation was done")
+            case FinishReason.ABORTED | FinishReason.FAILED if is_engine_gone:
+                error = NotReady("the translation engine is not running", retry_after_s=1.0)
+            case _:
+                error = InternalError("the engine fails on a sentence of this text", field=field)
+        raise error
+
+
+async def gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all to their end, or cancel the rest at the first that raises, and raise just that."""
+    jobs = list(work)
+    if len(jobs) == 1:
+        return [await jobs[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _encode(way: Way, source: Language, tokenizer: Tokenizer) -> tuple[_Ids, ...]:
+    return tuple(tokenizer.encode(text, source.code) for text in way.texts)
