@@ -81,6 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # The outermost ring puts everything together.
     "systemd": {"errors"},
+    "sockets": {"errors", "systemd"},
+    "assembly": {"bridge.protocol", "config"},
     "daemon": {
         "bridge",
         "bridge.protocol",
@@ -96,7 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "translator",
     },
     "commands": {
-        "bridge.protocol",
+        "assembly",
         "bridge.thread",
         "checkpoint",
         "config",
@@ -132,15 +134,14 @@ def _modules() -> list[str]:
 
 
 MODULES = _modules()
+NOWHERE = "(in no part)"
 
 
 def _part(module: str) -> str:
     """The part that a module belongs to: the longest name in the table that is the module or a package of it."""
     names = module.split(".")
     prefixes = (".".join(names[:length]) for length in range(len(names), 0, -1))
-    found = next((prefix for prefix in prefixes if prefix in MAY_IMPORT), None)
-    assert found, f"nllbd.{module} is in no part: add it to MAY_IMPORT and say what it may know"
-    return found
+    return next((prefix for prefix in prefixes if prefix in MAY_IMPORT), NOWHERE)
 
 
 @cache
@@ -182,6 +183,7 @@ def _libraries(module: str) -> set[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_only_what_its_part_may(module: str) -> None:
     part = _part(module)
+    assert part != NOWHERE, f"nllbd.{module} is in no part: add it to MAY_IMPORT and say what it may know"
     reached = {_part(inner) for inner in _inner_imports(module)} - {part}
     assert reached <= MAY_IMPORT[part], f"nllbd.{module} may not import {sorted(reached - MAY_IMPORT[part])}"
 
@@ -209,7 +211,7 @@ def test_the_table_has_no_part_that_is_gone() -> None:
 def test_the_table_allows_nothing_that_nobody_uses() -> None:
     used: dict[str, set[str]] = {part: set() for part in MAY_IMPORT}
     for module in MODULES:
-        used[_part(module)] |= {_part(inner) for inner in _inner_imports(module)}
+        used.setdefault(_part(module), set()).update(_part(inner) for inner in _inner_imports(module))
     unused = {part: sorted(allowed - used[part]) for part, allowed in MAY_IMPORT.items() if allowed - used[part]}
     assert not unused
 

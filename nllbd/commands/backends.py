@@ -8,12 +8,11 @@ import json
 import socket
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 from urllib.parse import SplitResult, urlsplit
 
-from nllbd.bridge.protocol import EngineConfig
 from nllbd.commands.output import Progress
 from nllbd.config import Settings
 from nllbd.errors import InvalidValue, NllbdError, NotReady
@@ -73,6 +72,7 @@ class LocalBackend:
         )
 
     async def __aenter__(self) -> Self:
+        from nllbd.assembly import engine_config
         from nllbd.bridge.thread import ThreadEngine
         from nllbd.checkpoint import read_checkpoint, resolve_model
         from nllbd.metrics import Metrics
@@ -83,7 +83,7 @@ class LocalBackend:
         settings = self._settings
         checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
         tokenizer = Tokenizer(checkpoint)
-        self._engine = ThreadEngine(_engine_config(settings, checkpoint.path))
+        self._engine = ThreadEngine(engine_config(settings, checkpoint.path))
         self._translator = Translator(
             engine=self._engine,
             tokenizer=tokenizer,
@@ -134,12 +134,9 @@ class RemoteBackend:
     """A daemon over HTTP, one request a group; the standard library's client is all that takes."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "unix") or not (parts.netloc or parts.scheme == "unix"):
-            raise InvalidValue(f"--url {url!r}: expected http://HOST:PORT, https://HOST or unix:/path", field="url")
         self._url = url
-        self._parts = parts
-        self._path = ("" if parts.scheme == "unix" else parts.path.rstrip("/")) + "/translate"
+        self._parts = _parse_url(url)
+        self._path = ("" if self._parts.scheme == "unix" else self._parts.path.rstrip("/")) + "/translate"
         self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
 
     async def __aenter__(self) -> Self:
@@ -153,43 +150,43 @@ class RemoteBackend:
     async def translate(self, texts: list[str], ask: Ask) -> list[Translated]:
         wanted = asdict(ask) | {"text": texts, "source_lang": ask.source or "auto", "target_lang": ask.target}
         body = {name: value for name, value in wanted.items() if value is not None and name not in ("source", "target")}
-        answer = await asyncio.to_thread(self._post, json.dumps(body).encode())
-        return [Translated(item["text"], tuple(item["warnings"])) for item in answer["translations"]]
+        status, content = await asyncio.to_thread(self._post, json.dumps(body).encode())
+        try:
+            answer = json.loads(content)
+            if status != HTTPStatus.OK:
+                raise self._refusal(status, answer["error"])
+            translated = [Translated(item["text"], tuple(item["warnings"])) for item in answer["translations"]]
+            if len(translated) != len(texts):
+                raise ValueError
+        except (ValueError, LookupError, TypeError):
+            raise NllbdError(f"{self._url} answered {status}, and not as nllbd does: is that an nllbd?") from None
+        return translated
 
-    def _post(self, body: bytes) -> Any:
+    def _post(self, body: bytes) -> tuple[int, bytes]:
         try:
             with closing(_connection(self._parts)) as connection:
                 connection.request("POST", self._path, body, self._headers)
                 answer = connection.getresponse()
-                status, content = answer.status, answer.read()
+                return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise NotReady(f"cannot reach {self._url}: {reason}; is the daemon running there? (nllbd serve)") from None
-        try:
-            decoded = json.loads(content)
-            if status == http.HTTPStatus.OK:
-                return decoded
-            refusal = decoded["error"]
-            where = f" ({refusal['field']})" if refusal.get("field") else ""
-            raise NllbdError(f"{self._url} answered {status} {refusal['code']}: {refusal['message']}{where}")
-        except (ValueError, KeyError, TypeError):
-            raise NllbdError(f"{self._url} answered {status}, and not as nllbd does: is that an nllbd?") from None
+
+    def _refusal(self, status: int, refusal: dict[str, str | None]) -> NllbdError:
+        where = f" ({refusal['field']})" if refusal["field"] else ""
+        return NllbdError(f"{self._url} answered {status} {refusal['code']}: {refusal['message']}{where}")
 
 
-def _engine_config(settings: Settings, path: Path) -> EngineConfig:
-    return EngineConfig(
-        model_path=str(path),
-        device=settings.device,
-        dtype=settings.dtype,
-        num_threads=settings.num_threads,
-        max_num_lanes=settings.max_num_lanes,
-        max_encode_tokens=settings.max_encode_tokens,
-        kv_cache_bytes=settings.kv_cache_bytes,
-        max_num_beams=settings.max_num_beams,
-        max_waiting_segments=settings.max_waiting_segments,
-        max_waiting_tokens=settings.max_waiting_tokens,
-        runner=settings.runner,
-    )
+def _parse_url(url: str) -> SplitResult:
+    """Raises InvalidValue for what nllbd cannot be reached at."""
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0
+        if parts.scheme in ("http", "https", "unix") and is_complete:
+            return parts
+    except ValueError:  # a malformed host or port
+        pass
+    raise InvalidValue(f"--url {url!r}: expected http://HOST:PORT, https://HOST or unix:/path", field="url")
 
 
 class _UnixConnection(http.client.HTTPConnection):

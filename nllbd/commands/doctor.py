@@ -132,6 +132,7 @@ def check_metrics_port(settings: Settings) -> Finding:
 
 
 def _can_listen(subject: str, host: str, port: int) -> Finding:
+    """Bind as the daemon would, and let go again."""
     if host.startswith("unix:"):
         return _can_listen_unix(subject, Path(host.removeprefix("unix:")))
     where = f"{host}:{port}"
