@@ -2,7 +2,8 @@
 
 Standard library only: it sees ids, lengths and clocks, never a tensor, and calls nobody back. Usage, on one thread:
 `plan = schedule()`, run it, then `apply(result)` or, if the run raised, `fail_step(message)`; `add`, `update` and
-`abort` in between. Every sequence that was added gets exactly one outcome, out of `apply` or `fail_step`.
+`abort` between these and the next `schedule()`. Every sequence that was added gets exactly one outcome, out of `apply`
+or `fail_step`.
 
 Why it always ends
     A sequence that can never fit alone is refused. When nothing runs, the next one starts whatever the budgets say.
@@ -24,6 +25,7 @@ from nllbd.sched.kv_manager import START_LENGTH, KVManager
 from nllbd.sched.plan import StartedSequence, StepPlan, StepResult
 from nllbd.sched.probation import LaneLimit, Probation
 from nllbd.sched.refusal import AdmissionLimits, refuse
+from nllbd.sched.running import RunningSet
 from nllbd.sched.sequence import (
     FinishReason,
     Hypothesis,
@@ -36,11 +38,21 @@ from nllbd.sched.sequence import (
 from nllbd.sched.waiting import WaitingQueue
 
 WATERMARK_STEPS = 8
-"""A sequence starts only if the batch could then grow this many steps: starting what must soon give way wastes work."""
 
 
 class Scheduler:
-    """See the module's docstring. Counters are totals since the start."""
+    """See the module's docstring.
+
+    Args:
+        num_blocks, block_size: the KV pool, in blocks, and slots a block.
+        max_num_lanes: lanes in a step.
+        max_encode_tokens: tokens encoded or prefilled in a step; exceeded only by a sequence that starts alone in it.
+        max_num_beams: beams of a sequence; more are refused.
+        max_waiting_segments, max_waiting_tokens: what may wait, in sequences and source tokens.
+        clock: seconds, the one that deadlines refer to.
+        watermark_steps: a sequence starts only if the batch could then grow so many steps; starting what must soon
+            give way wastes work. 0 invites preemption: for tests.
+    """
 
     def __init__(
         self,
@@ -52,31 +64,28 @@ class Scheduler:
         max_waiting_segments: int = 20_000,
         max_waiting_tokens: int = 2_000_000,
         clock: Callable[[], float] = time.monotonic,
+        watermark_steps: int = WATERMARK_STEPS,
     ) -> None:
         self.kv = KVManager(num_blocks, block_size)
-        self.limits = AdmissionLimits(max_num_lanes, max_num_beams, max_waiting_segments, max_waiting_tokens)
-        self.max_encode_tokens = max_encode_tokens
         self.waiting_tokens = 0
-        self.num_lanes = 0
         self.num_preemptions = 0
+        self._limits = AdmissionLimits(max_num_lanes, max_num_beams, max_waiting_segments, max_waiting_tokens)
+        self._max_encode_tokens = max_encode_tokens
+        self._watermark_steps = watermark_steps
         self._clock = clock
         self._lane_limit = LaneLimit(max_num_lanes)
-        self._sequences: dict[int, Sequence] = {}
+        self._sequences: dict[int, Sequence] = {}  # all that live: WAITING or RUNNING
         self._waiting = WaitingQueue(max_num_lanes)
         self._probation = Probation()
-        self._running: dict[int, Sequence] = {}
-        self._parked: dict[int, Sequence] = {}  # waiting, but the runner keeps their search state
-        self._starved: list[Sequence] = []  # running, but out of slots for the next step
+        self._running = RunningSet(self.kv)
+        self._parked: dict[int, Sequence] = {}  # those that wait with their search state kept by the runner
         self._deadlines = DeadlineHeap()
         self._outcomes: list[SequenceOutcome] = []
-        self._released: list[int] = []
+        self._released: list[int] = []  # what the next plan tells the runner
         self._preempted: list[int] = []
         self._plan: StepPlan | None = None
-        self._num_bulk_lanes = 0
         self._num_added = 0
         self._num_plans = 0
-        self._num_steps = 0
-        self._decode_s = 0.0
 
     # What the engine asks and tells
 
@@ -93,6 +102,10 @@ class Scheduler:
     def num_waiting(self) -> int:
         return len(self._sequences) - len(self._running)
 
+    @property
+    def num_lanes(self) -> int:
+        return self._running.num_lanes
+
     def add(self, request: SequenceRequest) -> None:
         """Take a sequence in; what cannot be served is refused by its outcome.
 
@@ -100,7 +113,7 @@ class Scheduler:
         """
         if request.seq_id in self._sequences:
             raise ValueError(f"sequence {request.seq_id} was added twice")
-        refusal = refuse(request, self.limits, self.kv, self.num_waiting, self.waiting_tokens)
+        refusal = refuse(request, self._limits, self.kv, self.num_waiting, self.waiting_tokens)
         if refusal is not None:
             self._outcomes.append(refusal)
             return
@@ -138,10 +151,9 @@ class Scheduler:
         self._expire(self._clock())
         self._turn_probation()
         shortage = self._make_room()
-        grown = tuple((seq.seq_id, self.kv.grow(seq)) for seq in self._starved if seq.status is SequenceStatus.RUNNING)
-        self._starved = []
+        grown = self._running.grow()
         started, num_encode_tokens = ((), 0) if shortage else self._admit()
-        self._waiting.record_step(self.num_lanes, self._num_bulk_lanes)
+        self._waiting.record_step(self._running.num_lanes, self._running.num_bulk_lanes)
         self._num_plans += 1
         self._plan = StepPlan(
             step=self._num_plans,
@@ -150,7 +162,7 @@ class Scheduler:
             started=started,
             grown=grown,
             num_sequences=len(self._running),
-            num_lanes=self.num_lanes,
+            num_lanes=self._running.num_lanes,
             num_encode_tokens=num_encode_tokens,
         )
         self._released, self._preempted = [], []
@@ -164,8 +176,7 @@ class Scheduler:
         plan = self._check_result(result)
         self._plan = None
         if not plan.is_empty:
-            self._num_steps += 1
-            self._decode_s += result.decode_s
+            self._running.record_step(result.decode_s)
             self._lane_limit.record_clean_step()
         for started in plan.started:
             self._running[started.request.seq_id].encode_s += result.encode_s
@@ -174,10 +185,7 @@ class Scheduler:
             self._finish_running(finished.seq_id, reason, hypotheses=finished.hypotheses)
         for seq_id, message in result.failed:
             self._finish_running(seq_id, FinishReason.FAILED, message)
-        for seq in self._running.values():
-            seq.length += 1
-            if seq.length > seq.covered:
-                self._starved.append(seq)
+        self._running.advance()
         if self._probation.is_active:
             self._probation.clear_innocent()
         return self._take_outcomes()
@@ -190,20 +198,19 @@ class Scheduler:
         if self._plan is None:
             raise RuntimeError("no step is under way")
         self._plan = None
-        suspects, num_lanes = list(self._running.values()), self.num_lanes
+        suspects, num_lanes = list(self._running), self._running.num_lanes
         for seq in suspects:
             seq.suspect_length = seq.length
-            seq.length = START_LENGTH
-            self._stop_running(seq)
-        for seq in self._parked.values():
-            seq.length = START_LENGTH
+            self._running.remove(seq)
+        for seq in (*suspects, *self._parked.values()):
+            seq.length = START_LENGTH  # the runner lost their search state; it will find the same again
         self._parked.clear()
         if len(suspects) == 1:
             self._probation.convict(suspects[0])
             self._finish(suspects[0], FinishReason.FAILED, message)
         elif suspects:
             for seq in suspects:
-                self._to_waiting(seq)
+                self._wait(seq)
             self._probation.accuse(suspects, num_lanes)
         return self._take_outcomes()
 
@@ -221,7 +228,7 @@ class Scheduler:
         if not probation.is_active or probation.is_group_open:
             return
         if probation.open_next_group():
-            for seq in sorted(self._running.values(), key=_seniority, reverse=True):
+            for seq in reversed(self._running.by_seniority()):
                 self._preempt(seq)
             return
         unexplained_lanes = probation.close()
@@ -230,17 +237,15 @@ class Scheduler:
 
     def _make_room(self) -> bool:
         """Preempt until what runs can grow, the lowest class first, then the youngest. Whether that was necessary."""
-        need = sum(self.kv.growth(seq) for seq in self._starved if seq.status is SequenceStatus.RUNNING)
-        if need <= self.kv.pool.num_free:
+        if self._running.missing_blocks() <= self.kv.pool.num_free:
             return False
-        victims = sorted(self._running.values(), key=_seniority)
-        while need > self.kv.pool.num_free and len(victims) > 1:
-            victim = victims.pop()
-            need -= self.kv.growth(victim)
-            self._preempt(victim)
+        victims = self._running.by_seniority()
+        while self._running.missing_blocks() > self.kv.pool.num_free and len(victims) > 1:
+            self._preempt(victims.pop())
         return True
 
     def _admit(self) -> tuple[tuple[StartedSequence, ...], int]:
+        """Start whoever's turn it is until one does not fit; it is not overtaken, or it might wait for ever."""
         started: list[StartedSequence] = []
         num_encode_tokens = 0
         while (seq := self._next()) is not None and self._fits(seq, num_encode_tokens):
@@ -251,19 +256,24 @@ class Scheduler:
     def _next(self) -> Sequence | None:
         if self._probation.is_active:
             return self._probation.peek()
-        return self._waiting.peek(self.num_lanes, self._num_bulk_lanes)
+        return self._waiting.peek(self._running.num_lanes, self._running.num_bulk_lanes)
 
     def _fits(self, seq: Sequence, num_encode_tokens: int) -> bool:
         """Whether a sequence may start beside what runs. Alone it always may: the pool is empty then."""
         if not self._running:
             return True
-        num_lanes = self.num_lanes + seq.num_lanes
+        num_lanes = self._running.num_lanes + seq.num_lanes
         if num_lanes > self._lane_limit.value:
             return False
-        if num_encode_tokens and num_encode_tokens + self._encode_tokens(seq) > self.max_encode_tokens:
+        if num_encode_tokens and num_encode_tokens + self._encode_tokens(seq) > self._max_encode_tokens:
             return False
-        watermark = self.kv.blocks_for(num_lanes * WATERMARK_STEPS)
+        watermark = self.kv.blocks_for(num_lanes * self._watermark_steps)
         return self.kv.need(seq.request, seq.length) + watermark <= self.kv.pool.num_free
+
+    def _encode_tokens(self, seq: Sequence) -> int:
+        """What starting a sequence costs the encode budget: its source, and what a resumed one's lanes prefill."""
+        prefill = seq.length * seq.num_lanes if seq.seq_id in self._parked else 0
+        return len(seq.source_ids) + prefill
 
     # Moves from one container to another
 
@@ -273,31 +283,15 @@ class Scheduler:
         else:
             self._waiting.pop(seq)
         self.waiting_tokens -= len(seq.source_ids)
-        self.kv.allocate(seq)
-        seq.status = SequenceStatus.RUNNING
-        self._running[seq.seq_id] = seq
-        self._count_lanes(seq, 1)
+        self._running.add(seq)
         if seq.started_at is None:
             seq.started_at = self._clock()
-        seq.decode_mark_s, seq.step_mark = self._decode_s, self._num_steps
         resumed = self._parked.pop(seq.seq_id, None) is not None
         return StartedSequence(seq.request, tuple(seq.cross_blocks), tuple(seq.self_blocks), resumed)
 
-    def _stop_running(self, seq: Sequence) -> None:
-        """Out of the batch; the caller decides where to."""
-        del self._running[seq.seq_id]
-        self.kv.free(seq)
-        self._count_lanes(seq, -1)
-        seq.decode_s += self._decode_s - seq.decode_mark_s
-        seq.num_steps += self._num_steps - seq.step_mark
-
-    def _to_waiting(self, seq: Sequence) -> None:
-        seq.status = SequenceStatus.WAITING
-        self.waiting_tokens += len(seq.source_ids)
-
     def _preempt(self, seq: Sequence) -> None:
-        self._stop_running(seq)
-        self._to_waiting(seq)
+        self._running.remove(seq)
+        self._wait(seq)
         seq.num_preemptions += 1
         self.num_preemptions += 1
         self._parked[seq.seq_id] = seq
@@ -305,10 +299,15 @@ class Scheduler:
         if not self._probation.take_back(seq):
             self._waiting.push_front(seq)
 
-    def _drop(self, seq: Sequence, reason: FinishReason, message: str = "") -> None:
+    def _wait(self, seq: Sequence) -> None:
+        """From running to waiting; the caller says where."""
+        seq.status = SequenceStatus.WAITING
+        self.waiting_tokens += len(seq.source_ids)
+
+    def _drop(self, seq: Sequence, reason: FinishReason) -> None:
         """End a sequence that the runner did not end, and see to it that the runner forgets it."""
         if seq.status is SequenceStatus.RUNNING:
-            self._stop_running(seq)
+            self._running.remove(seq)
             self._probation.discard(seq)
             self._released.append(seq.seq_id)
         else:
@@ -317,14 +316,14 @@ class Scheduler:
                 self._waiting.remove(seq)
             if self._parked.pop(seq.seq_id, None) is not None:
                 self._released.append(seq.seq_id)
-        self._finish(seq, reason, message)
+        self._finish(seq, reason)
 
     def _finish_running(
         self, seq_id: int, reason: FinishReason, message: str = "", hypotheses: tuple[Hypothesis, ...] = ()
     ) -> None:
         """End a sequence that the runner ended, and has forgotten."""
         seq = self._running[seq_id]
-        self._stop_running(seq)
+        self._running.remove(seq)
         self._probation.discard(seq)
         self._finish(seq, reason, message, hypotheses)
 
@@ -352,9 +351,7 @@ class Scheduler:
     def _change_class(self, seq: Sequence, request: SequenceRequest) -> None:
         """Give a sequence its new request, with another class, in whatever container it is."""
         if seq.status is SequenceStatus.RUNNING:
-            self._count_lanes(seq, -1)
-            seq.request = request
-            self._count_lanes(seq, 1)
+            self._running.replace_request(seq, request)
         elif self._probation.holds(seq):
             seq.request = request
         else:
@@ -365,19 +362,9 @@ class Scheduler:
             else:
                 self._waiting.push_front(seq)
 
-    def _count_lanes(self, seq: Sequence, sign: int) -> None:
-        self.num_lanes += sign * seq.num_lanes
-        if seq.priority is Priority.BULK:
-            self._num_bulk_lanes += sign * seq.num_lanes
-
     def _take_outcomes(self) -> list[SequenceOutcome]:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
-
-    def _encode_tokens(self, seq: Sequence) -> int:
-        """What starting a sequence costs the encode budget: its source, and what a resumed one's lanes prefill."""
-        prefill = seq.length * seq.num_lanes if seq.seq_id in self._parked else 0
-        return len(seq.source_ids) + prefill
 
     # Checks
 
@@ -395,34 +382,15 @@ class Scheduler:
         """Raise AssertionError unless each sequence is in one container and all counts are right. O(everything)."""
         self._waiting.check_integrity()
         self._probation.check_integrity()
-        self.kv.check_integrity(self._running.values())
+        self._running.check_integrity()
         waiting = [*self._waiting, *self._probation.waiting()]
-        ids = [seq.seq_id for seq in waiting] + list(self._running)
-        _require(sorted(ids) == sorted(self._sequences), "a sequence is lost or in two containers")
-        _require(all(seq.status is SequenceStatus.WAITING for seq in waiting), "a waiting sequence is marked otherwise")
-        running = list(self._running.values())
-        _require(all(seq.status is SequenceStatus.RUNNING for seq in running), "a running sequence is marked otherwise")
-        _require(set(self._parked) <= {seq.seq_id for seq in waiting}, "search state is kept of one that does not wait")
-        _require(
-            all(seq.length == START_LENGTH for seq in waiting if seq.seq_id not in self._parked),
-            "progress from nowhere",
-        )
-        starved = {seq.seq_id for seq in self._starved}
-        _require(
-            all(seq.length <= seq.covered or seq.seq_id in starved for seq in running),
-            "a running sequence lacks blocks",
-        )
-        _require(self.waiting_tokens == sum(len(seq.source_ids) for seq in waiting), "waiting_tokens is off")
-        _require(self.num_lanes == sum(seq.num_lanes for seq in running), "num_lanes is off")
-        bulk = sum(seq.num_lanes for seq in running if seq.priority is Priority.BULK)
-        _require(self._num_bulk_lanes == bulk, "the lanes of bulk are off")
-
-
-def _seniority(seq: Sequence) -> tuple[int, int]:
-    """Who keeps its place: the higher class, then the older."""
-    return (seq.priority, seq.ordinal)
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise AssertionError(otherwise)
+        if sorted(seq.seq_id for seq in (*waiting, *self._running)) != sorted(self._sequences):
+            raise AssertionError("a sequence is lost or in two containers")
+        if any(seq.status is not SequenceStatus.WAITING for seq in waiting):
+            raise AssertionError("a waiting sequence is marked otherwise")
+        if not set(self._parked) <= {seq.seq_id for seq in waiting}:
+            raise AssertionError("search state is kept of a sequence that does not wait")
+        if any(seq.length != START_LENGTH for seq in waiting if seq.seq_id not in self._parked):
+            raise AssertionError("a sequence kept its progress without its search state")
+        if self.waiting_tokens != sum(len(seq.source_ids) for seq in waiting):
+            raise AssertionError("the waiting tokens are miscounted")

@@ -108,7 +108,7 @@ class Sequence:
             `length - 1` have their KV written, the last one gets it in the next step. See kv_manager.py.
         covered: how many decoder positions `self_blocks` has slots for, for all lanes.
         suspect_length: `length` at which a step raised with it on board; it is innocent once it is longer.
-        queue_s, encode_s, decode_s, num_steps: what its outcome will say; see scheduler.py for the marks.
+        started_at … num_preemptions: for its outcome; the two marks are explained in running.py.
     """
 
     request: SequenceRequest
