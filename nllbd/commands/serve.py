@@ -15,4 +15,4 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     from nllbd import daemon  # aiohttp and uvloop: not before the settings are known to be good
 
-    return daemon.run(settings)
+    return daemon.run(settings, reload=lambda: settings_from(args))
