@@ -103,7 +103,8 @@ class Tokenizer:
 
 
 def _scalar(text: str) -> str:
-    """The text without lone surrogates, which UTF-8 cannot express: U+FFFD takes their place."""
+    """The text without lone surrogates, which UTF-8 cannot express: U+FFFD, which SentencePiece takes for white
+    space, stands in their place."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
