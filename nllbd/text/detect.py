@@ -64,6 +64,12 @@ class Detector:
         known |= {"zho_Hant"} if "zho_Hans" in known else set()
         return frozenset(known & set(self._allowed.codes))
 
+    def detectable(self) -> frozenset[str]:
+        """FLORES codes of the allowed languages that the detector knows. Loads the language models."""
+        self._loaded()
+        known = {*self._code_by_label.values(), "zho_Hant"}
+        return frozenset(code for code in self._allowed.codes if code in known)
+
     def _candidates(self, sample: str, script: str) -> tuple[tuple[Language, float], ...]:
         """Allowed languages that are written in `script`, with probabilities among themselves.
 

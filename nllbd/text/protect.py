@@ -98,7 +98,7 @@ def ways(core: str, tokenizer: Tokenizer) -> Iterator[Way]:
     """The ways to translate `core`, best first; there is at least one, and the last one always restores completely."""
     spans = find_spans(core)
     unknown = [span for span in tokenizer.unknown_spans(core) if _unknown_run(core, span).matters]
-    if not unknown:
+    if not unknown and not any(tokenizer.unknown_spans(core[start:end]) for start, end in spans):
         yield _way("raw", core, (core,), tokenizer)
     if not spans and not unknown:
         return
