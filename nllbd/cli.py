@@ -13,8 +13,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TextIO
 
 from nllbd import __version__
+from nllbd.commands.output import OutputError, flush_output
 from nllbd.errors import ConfigError, NllbdError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -35,19 +37,25 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (argparse itself exits with 0 for --help, 2 for misuse)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us: write into nothing
+        sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     try:
         code = _run(arguments)
-        sys.stdout.flush()
+        flush_output()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except OutputError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        return FAILED if error.reader_left else _refuse(error.message, FAILED)
     except ConfigError as error:
         return _refuse(error.message, MISUSED)
     except NllbdError as error:
         return _refuse(error.message, FAILED)
     return code
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _run(arguments: list[str]) -> int:

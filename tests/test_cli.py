@@ -86,8 +86,24 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([]) == cli.INTERRUPTED
 
 
-def test_a_reader_that_has_seen_enough() -> None:
-    command = f"{sys.executable} -m nllbd languages --all | head -n 1; echo ${{PIPESTATUS[0]}}"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert "Traceback" not in result.stderr
-    assert result.stdout.splitlines()[-1] in ("0", str(cli.FAILED))
+@pytest.mark.parametrize(
+    ("redirection", "code", "says"),
+    [
+        ("| head -n 1; exit ${PIPESTATUS[0]}", (0, 1), ""),
+        ("> /dev/full", (1,), "nllbd: cannot write to standard output: No space left on device\n"),
+        (">&-", (0,), ""),
+        (">&- 2>&-", (0,), ""),
+    ],
+)
+def test_an_output_that_takes_nothing(redirection: str, code: tuple[int, ...], says: str) -> None:
+    command = f"{sys.executable} -m nllbd languages --all {redirection}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode in code
+    assert result.stderr == says
+
+
+def test_an_input_that_gives_nothing() -> None:
+    command = f"{sys.executable} -m nllbd translate --to fr <&-"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == "nllbd: there is no text: no argument, and standard input is closed\n"

@@ -121,7 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "translator",
         "weight_files",
     },
-    "cli": {"errors"},  # a command is imported by name when it is called
+    "cli": {"commands", "errors"},  # a command is imported by name when it is called
     "__main__": {"cli"},
 }
 

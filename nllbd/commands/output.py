@@ -5,18 +5,46 @@ from __future__ import annotations
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
+
+from nllbd.errors import NllbdError
 
 QUIET_S = 1.0  # what is done sooner than this needs no progress
 _INTERVAL_S = 0.2
 
 
+class OutputError(NllbdError):
+    """Standard output cannot take more. `reader_left`: it was a pipe, and its reader (head, less) has seen enough."""
+
+    code = "output"
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write to standard output: {error.strerror}")
+        self.reader_left = isinstance(error, BrokenPipeError)
+
+
 def print_line(text: str = "") -> None:
     """One line on standard output; lone surrogates and what the terminal cannot show become escapes."""
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    with _output_errors():
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def flush_output() -> None:
+    """See that what was printed is out. Raises OutputError, as `print_line` does."""
+    with _output_errors():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

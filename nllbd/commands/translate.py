@@ -16,10 +16,13 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 
 from nllbd.commands.backends import Ask, Backend, Translated, open_backend
 from nllbd.commands.options import MODEL_SETTINGS, add_settings, settings_from
-from nllbd.commands.output import Progress, print_line
+from nllbd.commands.output import Progress, flush_output, print_line
+from nllbd.errors import NllbdError
 
 _GROUP_SIZE = 32  # lines sent together when they are there
 _MAX_GROUPS = 4  # groups under way at once: enough to keep the batch full
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         early_stopping={"true": True, "false": False, "never": "never", None: None}[args.early_stopping],
         max_length=args.max_length,
     )
+    if not args.texts and sys.stdin is None:
+        raise NllbdError("there is no text: no argument, and standard input is closed")
     backend = open_backend(settings_from(args), args.url)
     return asyncio.run(_translate_all(backend, ask, args.texts))
 
@@ -74,28 +79,32 @@ def _print(group: Group, answers: Sequence[Translated], num_done: int) -> None:
         print_line(answer.text)
         for warning in answer.warnings:
             sys.stderr.write(f"nllbd: text {index}: warning: {warning}\n")
-    sys.stdout.flush()
+    flush_output()
 
 
 async def _in_flight(
     backend: Backend, ask: Ask, groups: AsyncIterator[Group]
 ) -> AsyncIterator[tuple[Group, asyncio.Task[list[Translated]]]]:
     """Start groups as they come, at most `_MAX_GROUPS` ahead of the one that is handed out."""
-    started: asyncio.Queue[tuple[Group, asyncio.Task[list[Translated]]] | None] = asyncio.Queue(_MAX_GROUPS - 1)
+    started: asyncio.Queue[tuple[Group, asyncio.Task[list[Translated]]] | None] = asyncio.Queue()
+    free = asyncio.Semaphore(_MAX_GROUPS)
     tasks: set[asyncio.Task[list[Translated]]] = set()
 
     async def start() -> None:
         async for group in groups:
+            await free.acquire()
             task = asyncio.create_task(backend.translate(group, ask))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-            await started.put((group, task))
-        await started.put(None)
+            started.put_nowait((group, task))
 
     starter = asyncio.create_task(start())
+    starter.add_done_callback(lambda _: started.put_nowait(None))
     try:
         while (item := await started.get()) is not None:
+            free.release()
             yield item
+        await starter
     finally:
         starter.cancel()
         for task in tasks:
@@ -109,31 +118,43 @@ async def _groups(texts: Sequence[str]) -> AsyncIterator[Group]:
         for at in range(0, len(texts), _GROUP_SIZE):
             yield list(texts[at : at + _GROUP_SIZE])
         return
-    lines: asyncio.Queue[str | None] = asyncio.Queue(_MAX_READ_AHEAD)
+    lines: asyncio.Queue[str | OSError | None] = asyncio.Queue(_MAX_READ_AHEAD)
     _read_lines_into(lines)
     ended = False
     while not ended:
-        group = [await lines.get()]
-        while group[-1] is not None and len(group) < _GROUP_SIZE and not lines.empty():
-            group.append(lines.get_nowait())
-        ended = group[-1] is None
-        if present := [line for line in group if line is not None]:
-            yield present
+        items = [await lines.get()]
+        while isinstance(items[-1], str) and len(items) < _GROUP_SIZE and not lines.empty():
+            items.append(lines.get_nowait())
+        if isinstance(items[-1], OSError):
+            raise NllbdError(f"standard input cannot be read: {items[-1].strerror}")
+        ended = items[-1] is None
+        if group := [item for item in items if isinstance(item, str)]:
+            yield group
 
 
-def _read_lines_into(lines: asyncio.Queue[str | None]) -> None:
-    """Read standard input in a daemon thread: it may block there for ever, and must not hold up our end."""
+def _read_lines_into(lines: asyncio.Queue[str | OSError | None]) -> None:
+    """Read standard input in a daemon thread: it may block there for ever, and must not hold up our end.
+
+    Behind the last line comes None, or the error that ended it.
+    """
     loop = asyncio.get_running_loop()
+
+    def put(item: str | OSError | None) -> None:
+        asyncio.run_coroutine_threadsafe(lines.put(item), loop).result()
 
     def read() -> None:
         try:
             for line in _stdin_lines():
-                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
-        except (RuntimeError, asyncio.CancelledError):
-            return  # the loop is gone: nobody waits for lines any more
+                put(line)
+            put(None)
+        except OSError as error:
+            put(error)
 
-    threading.Thread(target=read, name="stdin", daemon=True).start()
+    def read_while_wanted() -> None:
+        with suppress(RuntimeError, CancelledError):  # the loop is gone: nobody waits for lines any more
+            read()
+
+    threading.Thread(target=read_while_wanted, name="stdin", daemon=True).start()
 
 
 def _stdin_lines() -> Iterator[str]:

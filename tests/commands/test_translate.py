@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,19 @@ def test_an_error_ends_it_with_what_came_before_printed(
     assert shown.out.splitlines() == [text.upper() for text in texts]
     assert shown.err == "nllbd: unknown language 'xx'\n"
     assert backend.closed
+
+
+def test_an_input_that_cannot_be_read(backend: FakeBackend, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    saved = os.dup(0)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, 0)
+    try:
+        assert main(["translate", "--to", "fr"]) == 1
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(folder)
+    assert capsys.readouterr().err == "nllbd: standard input cannot be read: Is a directory\n"
 
 
 def test_warnings_go_to_standard_error(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
