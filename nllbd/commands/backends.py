@@ -102,10 +102,13 @@ class LocalBackend:
     async def _load(self, name: str) -> None:
         await self._engine.start()
         ready = asyncio.ensure_future(self._engine.wait_ready())
-        with Progress(f"loading {name}") as progress:
-            while not (await asyncio.wait({ready}, timeout=0.2))[0]:
-                progress.update()
-        await ready
+        try:
+            with Progress(f"loading {name}") as progress:
+                while not (await asyncio.wait({ready}, timeout=0.2))[0]:
+                    progress.update()
+            await ready
+        finally:
+            ready.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,20 @@ def test_a_typist_at_a_terminal_is_answered_line_by_line(daemon: Any, tmp_path: 
         os.write(controller, b"\x04")
         assert process.wait(30) == 0
     os.close(controller)
+
+
+def test_interrupted_in_the_middle(daemon: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nllbd", "translate", "--from", "en", "--to", "fr", "--url", daemon.url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=tmp_path, bufsize=1, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write("It is raining.\n")
+        assert process.stdout.readline().strip()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(
