@@ -29,11 +29,16 @@ class Int8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, scale = quantize_rows(x)
+        y = self.accumulate(rows)
+        y *= scale[:, None]
+        return y if self.bias is None else y.add_(self.bias)
+
+    def accumulate(self, rows: Tensor) -> Tensor:
+        """int8 rows [R, in] → float32 [R, out], the weights' scales applied, the rows' scales and the bias not."""
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, 0, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        y *= scale[:, None]
-        return y if self.bias is None else y.add_(self.bias)
+        return y
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:

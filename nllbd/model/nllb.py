@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from nllbd.checkpoint import Checkpoint
 from nllbd.errors import CheckpointError
+from nllbd.kernels.native import Quantized, load_native
 from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk
 from nllbd.model.decoder import Decoder, DecoderRows, KVCache
 from nllbd.model.encoder import Encoder, SourceBatch
+from nllbd.model.fused import Fused
 from nllbd.model.layers import LayerLoader, activation_dtype
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
@@ -31,10 +33,15 @@ class NllbModel:
     Raises CheckpointError when the weights do not match config.json.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, precision: str, device: torch.device, *, use_native: bool = True
+    ) -> None:
         self.config = config = checkpoint.config
         self.precision, self.device = precision, device
         self.dtype = activation_dtype(precision)
+        self.kv_dtype = torch.float16 if precision == "int8" else self.dtype
+        native = load_native() if precision == "int8" and use_native else None
+        self.fused = None if native is None else Fused(native)
         if config.d_model % config.encoder_heads or config.d_model % config.decoder_heads:
             raise CheckpointError(f"{checkpoint.path}: d_model {config.d_model} is not divisible by its heads")
         weights = Weights(checkpoint.path)
@@ -68,20 +75,32 @@ class NllbModel:
         place = torch.where(ids == self.config.pad_id, self.config.pad_id, positions + POSITION_OFFSET)
         return rows + table[place]
 
-    def encode(self, batch: SourceBatch) -> Tensor:
-        """Packed sources → encoder output [num_tokens, d_model]."""
-        return self.encoder(self._embed(batch.ids, batch.positions, self.encoder_positions), batch)
+    def encode(self, batch: SourceBatch) -> Tensor | Quantized:
+        """Packed sources → encoder output [num_tokens, d_model], as `write_cross_kv` takes it."""
+        hidden = self._embed(batch.ids, batch.positions, self.encoder_positions)
+        if self.fused:
+            return self.fused.encode(self.encoder, hidden, batch)
+        return self.encoder(hidden, batch)
 
-    def write_cross_kv(self, encoded: Tensor, slots: Tensor, cache: KVCache) -> None:
-        """See Decoder.write_cross_kv."""
-        self.decoder.write_cross_kv(encoded, slots, cache)
+    def write_cross_kv(self, encoded: Tensor | Quantized, slots: Tensor, cache: KVCache) -> None:
+        """Project the encoder's output into each layer's cross KV at `slots` [num_tokens]."""
+        if isinstance(encoded, Quantized):
+            assert self.fused
+            self.fused.write_cross_kv(self.decoder, encoded, slots, cache)
+        else:
+            self.decoder.write_cross_kv(encoded, slots, cache)
 
     def decode(self, rows: DecoderRows, cache: KVCache) -> Tensor:
-        """Rows → decoder output [R, d_model]; writes each row's self KV."""
-        return self.decoder(self._embed(rows.tokens, rows.positions, self.decoder_positions), rows, cache)
+        """Rows → decoder output [R, d_model], as `project_topk` takes it; writes each row's self KV."""
+        hidden = self._embed(rows.tokens, rows.positions, self.decoder_positions)
+        if self.fused:
+            return self.fused.decode(self.decoder, hidden, rows, cache)
+        return self.decoder(hidden, rows, cache)
 
     def project_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """[P, d_model] → k best (log-probabilities float32 [P, k], ids [P, k])."""
+        if self.fused:
+            return self.fused.project_topk(self.decoder.norm, self.projection, hidden, k)
         return project_topk(self.projection, hidden, k)
 
 
