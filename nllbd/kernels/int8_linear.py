@@ -20,10 +20,11 @@ class Int8Linear:
     bit-equal whatever the batch.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        """weight int8 [out, in]; scale float32 [out]; bias [out] or None."""
         self.out_features, self.in_features = weight.shape
-        quantized, self.scale = quantize_rows(weight.float())
-        self.packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+        self.scale = scale
+        self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
         self.zero_points = torch.zeros(self.out_features, dtype=torch.long)
         self.bias = None if bias is None else bias.float()
 

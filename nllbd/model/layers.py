@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nllbd.model.linear import Linear, make_linear
-from nllbd.model.weights import Weights
+from nllbd.model.weights import Weights, concatenate, release
 
 
 def activation_dtype(precision: str) -> torch.dtype:
@@ -58,9 +58,12 @@ class LayerLoader:
 
     def linear(self, *names: str, out_features: int, in_features: int) -> Linear:
         """One layer that computes the named linears of the same input at once, their outputs side by side."""
-        weight = torch.cat([self.weights.take(f"{name}.weight", out_features, in_features) for name in names])
+        parts = [self.weights.take_linear(f"{name}.weight", out_features, in_features) for name in names]
         bias = torch.cat([self.weights.take(f"{name}.bias", out_features) for name in names])
-        return make_linear(weight, bias, self.precision, self.device)
+        linear = make_linear(concatenate(parts), bias, self.precision, self.device)
+        for part in parts:
+            release(part.values)
+        return linear
 
     def square(self, prefix: str, *parts: str) -> Linear:
         """`linear` for the d_model × d_model projections of attention."""

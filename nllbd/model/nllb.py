@@ -22,8 +22,9 @@ from nllbd.model.fused import Fused
 from nllbd.model.layers import LayerLoader, activation_dtype
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
-from nllbd.model.weights import Weights
+from nllbd.model.weights import LinearWeight, Weights, release
 
+EMBEDDING_NAMES = ("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -54,7 +55,7 @@ class NllbModel:
         load = LayerLoader(weights, config.d_model, precision, device)
         self.encoder = Encoder(load, config)
         self.decoder = Decoder(load, config)
-        self.projection = self._projection(shared)
+        self.projection = self._projection(weights)
 
     def _positions(self, weights: Weights, side: str) -> Tensor:
         """The checkpoint's own table where it has one, else the sinusoids."""
@@ -64,10 +65,18 @@ class NllbModel:
             table = sinusoid_table(rows, self.config.d_model, self.config.pad_id)
         return table.to(self.device, self.dtype)
 
-    def _projection(self, shared: Tensor) -> list[Linear]:
-        source = shared if self.precision == "int8" else self.embedding
-        starts = range(0, source.shape[0], TILE_ROWS)
-        return [make_linear(source[start : start + TILE_ROWS], None, self.precision, self.device) for start in starts]
+    def _projection(self, weights: Weights) -> list[Linear]:
+        """The tied output matrix in tiles; a pre-quantized checkpoint holds it a second time, in int8."""
+        matrix = LinearWeight(self.embedding)
+        if self.precision == "int8" and "lm_head.weight" in weights:
+            matrix = weights.take_linear("lm_head.weight", self.config.vocab_size, self.config.d_model)
+        tiles = [
+            make_linear(matrix.rows(start, start + TILE_ROWS), None, self.precision, self.device)
+            for start in range(0, self.config.vocab_size, TILE_ROWS)
+        ]
+        if self.precision == "int8":
+            release(matrix.values)
+        return tiles
 
     def _embed(self, ids: Tensor, positions: Tensor, table: Tensor) -> Tensor:
         rows = functional.embedding(ids, self.embedding).to(self.dtype) * self.embedding_scale
@@ -106,8 +115,7 @@ class NllbModel:
 
 def _shared_embedding(weights: Weights, vocab_size: int, d_model: int) -> Tensor:
     """The one table that encoder, decoder and projection share (NLLB ties them)."""
-    names = ("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight")
-    for name in names:
+    for name in EMBEDDING_NAMES:
         if name in weights:
             return weights.take(name, vocab_size, d_model)
-    raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(names)}")
+    raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(EMBEDDING_NAMES)}")
