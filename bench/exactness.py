@@ -165,7 +165,8 @@ def small_engine(precision: str, pool_blocks: int, max_num_lanes: int = 48) -> E
             max_num_lanes=max_num_lanes,
             max_waiting_segments=1_000_000,
             max_waiting_tokens=1 << 40,
-        )
+        ),
+        watermark_steps=0,
     )
 
 
@@ -268,7 +269,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--joined", type=int, default=200)
-    parser.add_argument("--pool-blocks", type=int, default=96, help=f"KV blocks of {BLOCK_SIZE} token positions")
+    parser.add_argument("--pool-blocks", type=int, default=48, help=f"KV blocks of {BLOCK_SIZE} token positions")
     parser.add_argument("--precision", nargs="*", default=["float32"])
     parser.add_argument("--remember", type=Path, help="file that keeps transformers' outputs between runs")
     parser.add_argument("--seed", type=int, default=0)

@@ -57,7 +57,7 @@ class InflightTable:
 
     def holds(self, key: SegmentKey) -> bool:
         """Whether asking for `key` now would join a sequence that is already there."""
-        return key in self._flights
+        return self._find(key) is not None
 
     async def get(self, key: SegmentKey, waiter: Waiter) -> SequenceOutcome:
         """The outcome of `key`, computed once however many ask. Cancelling this call leaves the sequence to the others.
@@ -71,7 +71,7 @@ class InflightTable:
                 return outcome
 
     async def _wait(self, key: SegmentKey, waiter: Waiter) -> SequenceOutcome:
-        flight = self._flights.get(key)
+        flight = self._find(key)
         if flight is None:
             flight = self._launch(key, waiter)
         else:
@@ -81,6 +81,11 @@ class InflightTable:
             return await asyncio.shield(flight.future)
         finally:
             self._leave(key, flight)
+
+    def _find(self, key: SegmentKey) -> _Flight | None:
+        """The flight to join. One that has its outcome is none, though its entry goes only in the loop's next turn."""
+        flight = self._flights.get(key)
+        return None if flight is None or flight.future.done() else flight
 
     def _launch(self, key: SegmentKey, waiter: Waiter) -> _Flight:
         seq_id = self._engine.next_seq_id()
@@ -97,7 +102,6 @@ class InflightTable:
         (future,) = self._engine.submit((request,))
         flight = _Flight(seq_id, future, waiter.priority, waiter.deadline)
         self._flights[key] = flight
-        # At once, not when the first waiter wakes: who asks in between must not join what has ended.
         future.add_done_callback(lambda _: self._forget(key, flight))
         return flight
 

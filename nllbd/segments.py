@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,12 +19,14 @@ from nllbd.errors import DeadlineExceeded, InternalError, NllbdError, NotReady, 
 from nllbd.inflight import InflightTable, SegmentKey, Waiter
 from nllbd.languages import Language
 from nllbd.metrics import Metrics
+from nllbd.pacing import Pacer
 from nllbd.sched.sequence import FinishReason, SearchParams, SequenceOutcome
 from nllbd.text import guard
 from nllbd.text.protect import Restored, Way, ways
 from nllbd.text.tokenizer import Tokenizer
 
 TRUNCATED = "truncated"
+_STARTS_A_TURN = 16
 T = TypeVar("T")
 
 _Ids = tuple[int, ...]
@@ -73,11 +76,14 @@ def prepare(core: str, source: Language, tokenizer: Tokenizer) -> Segment:
 class SegmentTranslator:
     """Translates segments, identical ones in flight only once. One event loop."""
 
-    def __init__(self, engine: EngineClient, inflight: InflightTable, tokenizer: Tokenizer, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: EngineClient, inflight: InflightTable, tokenizer: Tokenizer, metrics: Metrics, pacer: Pacer
+    ) -> None:
         self._engine = engine
         self._inflight = inflight
         self._tokenizer = tokenizer
         self._metrics = metrics
+        self._pacer = pacer
 
     async def translate(self, segment: Segment, order: Order) -> SegmentTranslation:
         """A segment's translation, tried once more where the guards say that it is worth it. Raises NllbdError."""
@@ -98,12 +104,13 @@ class SegmentTranslator:
         for way, source_ids in self._ways(segment):
             found = await gather([self._run(ids, order, params) for ids in source_ids])
             outcomes += tuple(found)
-            restored = self._restore(way, found, params.num_hypotheses)
+            restored = await self._pacer.run(partial(self._restore, way, found, params.num_hypotheses))
             if restored[0].is_complete:
                 break
         warnings = [TRUNCATED] if any(outcome.reason is FinishReason.LENGTH for outcome in found) else []
         warnings += restored[0].warnings
-        warnings += guard.check(segment.core, restored[0].text, segment.source, order.target)
+        check = partial(guard.check, segment.core, restored[0].text, segment.source, order.target)
+        warnings += await self._pacer.run(check)
         return SegmentTranslation(tuple(version.text for version in restored), tuple(dict.fromkeys(warnings)), outcomes)
 
     def _ways(self, segment: Segment) -> Iterator[tuple[Way, tuple[_Ids, ...]]]:
@@ -147,15 +154,25 @@ class SegmentTranslator:
 
 
 async def gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all to their end, or cancel the rest at the first that raises, and raise just that."""
+    """Run all to their end, or cancel the rest at the first that raises, and raise just that.
+
+    They are started a few a turn of the loop, so that a long document's window does not stop everybody else.
+    """
     jobs = list(work)
     if len(jobs) == 1:
         return [await jobs[0]]
+    tasks: list[asyncio.Task[T]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in jobs]
+            for number, job in enumerate(jobs, start=1):
+                tasks.append(group.create_task(job))
+                if number % _STARTS_A_TURN == 0:
+                    await asyncio.sleep(0)
     except* Exception as errors:
         raise errors.exceptions[0] from None
+    finally:
+        for job in jobs[len(tasks) :]:
+            job.close()
     return [task.result() for task in tasks]
 
 

@@ -118,8 +118,8 @@ def _resolve(host: str, port: int, purpose: str) -> list[tuple[socket.AddressFam
         found = socket.getaddrinfo(
             None if host in {"*", ""} else host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except socket.gaierror as error:
-        raise ConfigError(f"{purpose}host: {host!r} is no address of this machine: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:  # the latter for what cannot even be asked for
+        raise ConfigError(f"{purpose}host: {host!r} is no address of this machine: {error}") from None
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 

@@ -34,13 +34,14 @@ from nllbd.job import (
 )
 from nllbd.languages import Language
 from nllbd.metrics import Metrics
+from nllbd.pacing import Pacer
 from nllbd.sched.sequence import SearchParams
 from nllbd.segments import Order, Segment, SegmentTranslator, gather
 from nllbd.streaming import EventOrder
 from nllbd.text.detect import Detection, Detector
 from nllbd.text.tokenizer import Tokenizer
 
-_INLINE_CHARACTERS = 2_000  # more text than this is planned in a thread: some 10 ms of work
+_INLINE_CHARACTERS = 1_000  # more text than this is planned in a thread: it is milliseconds of work
 _MIN_WINDOW = 32
 T = TypeVar("T")
 
@@ -83,9 +84,10 @@ class Translator:
         self._metrics = metrics
         self._clock = clock
         self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="nllbd-text")
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nllbd-text")
+        self._pacer = Pacer()
         self.inflight = InflightTable(engine, clock)
-        self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics)
+        self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics, self._pacer)
         self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
 
     def close(self) -> None:
@@ -155,7 +157,7 @@ class Translator:
         for index in range(len(job.texts)):
             make = partial(self._planner.plan, job, index, source, run.target)
             # One text at a time: a request that ends meanwhile stops here.
-            run.plans.append(await self._in_thread(make) if in_thread else make())
+            run.plans.append(await (self._in_thread(make) if in_thread else self._pacer.run(make)))
         self._collect_segments(run)
         self._metrics.add(m.CHARACTERS, characters)
         self._metrics.observe(m.REQUEST_SEGMENTS, run.num_occurrences)

@@ -5,7 +5,7 @@ import torch
 
 from bench import exactness
 
-SENTENCES, JOINED, POOL_BLOCKS = 60, 4, 72
+SENTENCES, JOINED, POOL_BLOCKS = 60, 4, 44
 
 
 @pytest.fixture(scope="module")

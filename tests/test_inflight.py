@@ -131,6 +131,22 @@ async def test_a_sequence_dropped_for_an_earlier_deadline_is_sent_again(engine: 
     assert (await late).reason is FinishReason.STOP
 
 
+@pytest.mark.parametrize("reason", [FinishReason.DEADLINE, FinishReason.ABORTED, FinishReason.FAILED])
+async def test_what_has_just_ended_is_not_joined(engine: ScriptedEngine, reason: FinishReason) -> None:
+    """Nor waited for in a loop that never lets the event loop turn."""
+    table = make_table(engine)
+    first = asyncio.create_task(table.get(KEY, Waiter(0.0)))
+    await settle()
+    engine.finish(1, reason)
+    assert not table.holds(KEY)
+    second = asyncio.create_task(table.get(KEY, Waiter(9.0)))
+    await settle()
+    assert list(engine.requests) == [1, 2]
+    engine.finish(2)
+    assert (await first).reason is reason
+    assert (await second).reason is FinishReason.STOP
+
+
 async def test_other_params_are_other_work(engine: ScriptedEngine) -> None:
     table = make_table(engine)
     other = SegmentKey(KEY.source_ids, KEY.target_id, SearchParams(num_beams=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -13,15 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nllbd import metrics as m
-from nllbd.bridge.protocol import EngineConfig
+from nllbd.bridge.protocol import EngineConfig, EngineInfo
 from nllbd.bridge.thread import ThreadEngine
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
+from nllbd.engine.engine import Engine
+from nllbd.engine.fake import FakeRunner, FakeScript
 from nllbd.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidValue,
     LanguageNotDetected,
+    NllbdError,
     NotReady,
     Overloaded,
     TextTooLong,
@@ -29,6 +33,7 @@ from nllbd.errors import (
 )
 from nllbd.job import SegmentEvent, TranslationJob, TranslationResult
 from nllbd.metrics import Metrics
+from nllbd.sched.scheduler import Scheduler
 from nllbd.sched.sequence import Priority
 from nllbd.translator import Translator
 
@@ -43,8 +48,10 @@ async def make_translator(
     engines: list[ThreadEngine] = []
     translators: list[Translator] = []
 
-    async def make(runner: str = "fake", checkpoint: Checkpoint = demo_checkpoint, **options: Any) -> Translator:
-        engine = ThreadEngine(EngineConfig(str(checkpoint.path), runner=runner))
+    async def make(
+        runner: str = "fake", checkpoint: Checkpoint = demo_checkpoint, factory: Any = None, **options: Any
+    ) -> Translator:
+        engine = ThreadEngine(EngineConfig(str(checkpoint.path), runner=runner), factory)
         engines.append(engine)
         await engine.start()
         await engine.wait_ready()
@@ -292,6 +299,61 @@ async def test_a_stopped_engine_is_not_ready(translator: Translator) -> None:
     await translator._engine.stop()
     with pytest.raises((NotReady, InternalError)):
         await task
+
+
+async def test_after_a_storm_nothing_is_left(
+    make_translator: MakeTranslator, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    """Random arrivals, joins, deadlines and departures over a KV pool that makes the scheduler preempt."""
+    built: list[Engine] = []
+
+    def build(config: EngineConfig) -> Engine:
+        runner = FakeRunner(FakeScript(step_ms=0.2), num_blocks=30, block_size=4)
+        scheduler = Scheduler(
+            num_blocks=30,
+            block_size=4,
+            max_num_lanes=24,
+            max_encode_tokens=64,
+            max_num_beams=config.max_num_beams,
+            max_waiting_segments=config.max_waiting_segments,
+            max_waiting_tokens=config.max_waiting_tokens,
+        )
+        info = EngineInfo("fake", "none", 30, 4, 24, 64, 1, 0.0, 0)
+        built.append(Engine(runner, scheduler, info))
+        return built[0]
+
+    translator = await make_translator(factory=build)
+    chance = random.Random(7)
+    sentences = [f"{start} {number} times." for start in ("Short one", "A longer one") for number in range(20)]
+    texts = [" ".join(chance.choices(sentences, k=4)) for _ in range(12)]
+
+    async def client(number: int) -> str:
+        await asyncio.sleep(chance.random() * 0.3)
+        asked = job(
+            chance.choice(texts),
+            num_beams=chance.choice([1, 2]),
+            max_length=chance.choice([30, 40]),
+            timeout_s=chance.choice([0.02, 20.0]),
+            priority=chance.choice(list(Priority)),
+            client=str(number % 3),
+            request_id=str(number),
+        )
+        try:
+            result = await asyncio.wait_for(translator.translate(asked), chance.choice([0.05, 30.0]))
+        except (NllbdError, TimeoutError) as error:
+            return type(error).__name__
+        assert result.translations[0].text == asked.texts[0]
+        return "ok"
+
+    ends = await asyncio.gather(*(client(number) for number in range(300)))
+    assert ends.count("ok") > 30
+    assert set(ends) <= {"ok", "DeadlineExceeded", "TimeoutError", "Overloaded"}
+    await eventually(lambda: not built[0].has_work)
+    built[0].check_integrity()
+    assert built[0].stats.used_blocks == 0
+    assert built[0].stats.preemptions > 0
+    assert len(translator.inflight) == 0
+    assert (translator.admission.num_segments, translator.admission.num_tokens) == (0, 0)
 
 
 # Admission and settings

@@ -193,7 +193,7 @@ class Child:
             if now - self._heard_at > self._limits.stopped_s:
                 await self._examine(now - self._heard_at)
             if not self.is_ready and now - self._started_at > self._limits.load_s:
-                self._condemn(Cause.FAULT, f"not ready after {self._limits.load_s:.0f} s")
+                self._condemn(Cause.FAULT, f"not ready after {self._limits.load_s:g} s")
 
     async def _examine(self, silence_s: float) -> None:
         if await asyncio.to_thread(_is_stopped, self.pid):
@@ -222,8 +222,6 @@ class Child:
 
 async def _spawn(theirs: socket.socket) -> Process:
     """Start the worker with its end of the socket. A session of its own: Ctrl-C in a terminal is the daemon's alone."""
-    root = str(Path(nllbd.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -233,9 +231,18 @@ async def _spawn(theirs: socket.socket) -> Process:
         stdin=DEVNULL,
         stderr=PIPE,
         pass_fds=(theirs.fileno(),),
-        env={"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        env=_environment(),
         start_new_session=True,
     )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and the means to find this very package again if it is run from a checkout."""
+    environ = {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1", **os.environ}
+    root = Path(nllbd.__file__).parent.parent
+    if root.name not in {"site-packages", "dist-packages"}:
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environ.get("PYTHONPATH"))))
+    return environ
 
 
 def _read_status(status: int | None) -> Death:

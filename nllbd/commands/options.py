@@ -60,7 +60,7 @@ def _add_flag(group: argparse._ArgumentGroup, row: Row) -> None:
             _spelled(f"{row.name}_file"),
             dest=f"{_PREFIX}{row.name}_file",
             metavar="FILE",
-            help=f"file that holds {row.name}" + (f": {row.help}" if row.secret else ""),
+            help=f"file that holds {row.name}" + (f": {row.purpose}" if row.secret else ""),
         )
 
 
@@ -69,5 +69,5 @@ def _spelled(name: str) -> str:
 
 
 def _help(row: Row) -> str:
-    plain = row.help.replace("`", "").replace("%", "%%")
+    plain = row.purpose.replace("`", "").replace("%", "%%")
     return f"{plain} (default: {row.described_default.replace('`', '')})"

@@ -29,7 +29,7 @@ def sample() -> str:
 def markdown() -> str:
     """A Markdown table of every setting."""
     lines = ["| name | default | what | environment |", "|---|---|---|---|"]
-    lines += (f"| `{row.name}` | {row.described_default} | {row.help} | {_environ(row)} |" for row in ROWS)
+    lines += (f"| `{row.name}` | {row.described_default} | {row.purpose} | {_environ(row)} |" for row in ROWS)
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +51,7 @@ def _sample_lines() -> Iterator[str]:
     for group, rows in groupby(ROWS, key=lambda row: row.group):
         yield f"\n# ---- {group} ----"
         for row in rows:
-            yield f"\n# {row.help} (default: {row.described_default})".replace("`", "")
+            yield f"\n# {row.purpose} (default: {row.described_default})".replace("`", "")
             yield f"# {_environ(row).replace('`', '')}" + ("; SIGHUP applies a change" if row.live else "")
             yield f"#{row.name} = {row.example or toml(row.kind.write(row.default), row.default)}"
 

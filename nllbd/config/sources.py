@@ -53,7 +53,8 @@ def load_settings(
     values = {name: _parsed(ROWS_BY_NAME[name], item) for name, item in found.items()}
     values.setdefault("model_dir", state_folder(environ) / "models")
     origins = {name: item.where for name, item in found.items()}
-    return Settings(**values, origins=origins, notes=tuple(_notes(environ)))
+    notes = (*_notes(environ), *(f"{name} is set, but this version does not act on it yet" for name in _pending(found)))
+    return Settings(**values, origins=origins, notes=notes)
 
 
 def _from_flags(flags: Mapping[str, str]) -> dict[str, _Found]:
@@ -171,6 +172,10 @@ def _is_secret(name: str) -> bool:
     """Whether an empty value is a mistake to report (a secret) rather than the same as unset."""
     row = ROWS_BY_NAME.get(name.removesuffix("_file"))
     return row is not None and row.secret
+
+
+def _pending(names: Iterable[str]) -> list[str]:
+    return [row.name for row in ROWS if row.pending and row.name in names]
 
 
 def _notes(environ: Mapping[str, str]) -> Iterator[str]:

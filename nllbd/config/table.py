@@ -24,7 +24,8 @@ class Row:
     """What is known of one setting beside its default.
 
     `bare` is the environment name that works without the NLLBD_ prefix; `live` = SIGHUP applies it; `default_text`
-    and `example` are for the documents (the example where the default is "none" or depends on the machine).
+    and `example` are for the documents (the example where the default is "none" or depends on the machine). `pending`:
+    the name is settled, but nothing acts on it yet; a start says so when it is set.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     default: Any
     secret: bool = False
     live: bool = False
+    pending: bool = False
     bare: str | None = None
     default_text: str | None = None
     example: str | None = None
@@ -50,6 +52,11 @@ class Row:
         if self.default is None or self.default == ():
             return "none"
         return f"`{self.kind.write(self.default)}`"
+
+    @property
+    def purpose(self) -> str:
+        """What the setting is for, as the documents say it."""
+        return f"{self.help} (not in effect yet)" if self.pending else self.help
 
     @property
     def has_file_form(self) -> bool:
@@ -210,13 +217,14 @@ class Settings:
         live=True,
         bare="JWT_SECRET",
         example='"…"',
+        pending=True,
     )
     jwt_issuer: str | None = _row(
-        "Access", None, _NAME, "Issuer a JWT must name", live=True, example='"https://id.example"'
+        "Access", None, _NAME, "Issuer a JWT must name", example='"https://id.example"', pending=True
     )
-    jwt_audience: str | None = _row("Access", None, _NAME, "Audience a JWT must name", live=True, example='"nllbd"')
+    jwt_audience: str | None = _row("Access", None, _NAME, "Audience a JWT must name", example='"nllbd"', pending=True)
     jwt_jwks_file: Path | None = _row(
-        "Access", None, kinds.path(), "Public keys that check JWTs", live=True, example='"/etc/nllbd/jwks.json"'
+        "Access", None, kinds.path(), "Public keys that check JWTs", example='"/etc/nllbd/jwks.json"', pending=True
     )
     cors_origins: tuple[str, ...] = _row(
         "Access",
@@ -240,12 +248,12 @@ class Settings:
         0,
         kinds.count(),
         "Requests a minute per key or client address; 0 = off",
-        live=True,
         bare="RATE_LIMIT_PER_MINUTE",
+        pending=True,
     )
-    rate_limit_burst: int = _row("Rate limits", 20, kinds.count(1), "Requests that may come at once", live=True)
+    rate_limit_burst: int = _row("Rate limits", 20, kinds.count(1), "Requests that may come at once", pending=True)
     rate_limit_hosts: int = _row(
-        "Rate limits", 1, kinds.count(1), "Hosts that share the limit when Redis is away", live=True
+        "Rate limits", 1, kinds.count(1), "Hosts that share the limit when Redis is away", pending=True
     )
 
     redis_url: str | None = _row(
@@ -255,11 +263,14 @@ class Settings:
         "Shared cache and rate limits",
         bare="REDIS_URL",
         example='"redis://localhost:6379/0"',
+        pending=True,
     )
     cache_ttl_s: float = _row(
-        "Cache and store", 7200.0, kinds.seconds(), "How long a translation is kept; 0 = not at all"
+        "Cache and store", 7200.0, kinds.seconds(), "How long a translation is kept; 0 = not at all", pending=True
     )
-    cache_max_items: int = _row("Cache and store", 10_000, kinds.count(), "Most translations kept in the process")
+    cache_max_items: int = _row(
+        "Cache and store", 10_000, kinds.count(), "Most translations kept in the process", pending=True
+    )
     cache_scope: str | None = _row(
         "Cache and store",
         None,
@@ -267,9 +278,10 @@ class Settings:
         "Who sees whose cached translations",
         default_text="`key` where keys are stored, else `shared`",
         example='"shared"',
+        pending=True,
     )
     cache_secret: str | None = _row(
-        "Cache and store", None, _NAME, "Secret under which Redis holds texts", secret=True, example='"…"'
+        "Cache and store", None, _NAME, "Secret under which Redis holds texts", secret=True, example='"…"', pending=True
     )
     database_url: str | None = _row(
         "Cache and store",
@@ -278,6 +290,7 @@ class Settings:
         "Keys, usage and audit",
         default_text="SQLite in the state folder",
         example='"postgresql+asyncpg://nllbd@localhost/nllbd"',
+        pending=True,
     )
 
     enable_swagger: bool | None = _row(
@@ -293,7 +306,7 @@ class Settings:
         "Pages", None, kinds.flag(), "The page at `/`", default_text="true on loopback, else false", example="false"
     )
     detect_threshold: float = _row(
-        "Text", 0.5, kinds.number(0, 1), "Confidence below which a detected language is *unknown*", live=True
+        "Text", 0.5, kinds.number(0, 1), "Confidence below which a detected language is *unknown*"
     )
 
     log_level: str = _row(
@@ -314,9 +327,15 @@ class Settings:
         "Where unexpected errors are reported",
         bare="SENTRY_DSN",
         example='"https://key@sentry.example/1"',
+        pending=True,
     )
     otlp_endpoint: str | None = _row(
-        "Logging", None, kinds.url("http", "https"), "Where traces are sent", example='"http://localhost:4318"'
+        "Logging",
+        None,
+        kinds.url("http", "https"),
+        "Where traces are sent",
+        example='"http://localhost:4318"',
+        pending=True,
     )
 
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)

@@ -18,7 +18,7 @@ from nllbd.engine.engine import Engine
 from nllbd.engine.fake import FakeRunner, FakeScript
 from nllbd.errors import ConfigError
 from nllbd.sched.plan import Runner
-from nllbd.sched.scheduler import Scheduler
+from nllbd.sched.scheduler import WATERMARK_STEPS, Scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -32,20 +32,29 @@ CPU_CACHE_SHARE, CPU_CACHE_MAX_BYTES = 0.25, 4 << 30
 GPU_CACHE_SHARE = 0.8
 
 
-def build_engine(config: EngineConfig) -> Engine:
+def build_engine(config: EngineConfig, *, watermark_steps: int = WATERMARK_STEPS) -> Engine:
     """Load what `config` names and return an engine ready to step.
+
+    `watermark_steps` is the scheduler's; 0 invites preemption (for tests of it).
 
     Raises CheckpointError for a bad model folder, ConfigError for a device, dtype or budget that cannot be had.
     """
     begin = time.monotonic()
     if config.runner == "fake" or config.runner.startswith("fake:"):
         runner: Runner = FakeRunner(FakeScript.parse(config.runner), block_size=BLOCK_SIZE)
-        return _assemble(config, runner, FAKE_BLOCKS, "fake", "none", begin)
-    return _build_model_engine(config, begin)
+        return _assemble(config, runner, FAKE_BLOCKS, "fake", "none", begin, 1, watermark_steps)
+    return _build_model_engine(config, begin, watermark_steps)
 
 
 def _assemble(
-    config: EngineConfig, runner: Runner, num_blocks: int, device: str, dtype: str, begin: float, num_threads: int = 1
+    config: EngineConfig,
+    runner: Runner,
+    num_blocks: int,
+    device: str,
+    dtype: str,
+    begin: float,
+    num_threads: int,
+    watermark_steps: int,
 ) -> Engine:
     on_gpu = device.startswith("cuda")
     max_num_lanes = config.max_num_lanes or (GPU_LANES if on_gpu else CPU_LANES)
@@ -58,6 +67,7 @@ def _assemble(
         max_num_beams=config.max_num_beams,
         max_waiting_segments=config.max_waiting_segments,
         max_waiting_tokens=config.max_waiting_tokens,
+        watermark_steps=watermark_steps,
     )
     info = EngineInfo(
         device=device,
@@ -73,7 +83,7 @@ def _assemble(
     return Engine(runner, scheduler, info)
 
 
-def _build_model_engine(config: EngineConfig, begin: float) -> Engine:
+def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int) -> Engine:
     checkpoint = read_checkpoint(Path(config.model_path))
     # threads that spin while they wait would take the cores from the event loop; must be set before torch loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -89,7 +99,7 @@ def _build_model_engine(config: EngineConfig, begin: float) -> Engine:
     model = NllbModel(checkpoint, precision, device)
     num_blocks = _num_blocks(config, checkpoint, device, model.kv_dtype)
     runner = ModelRunner(model, num_blocks, BLOCK_SIZE)
-    return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads)
+    return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads, watermark_steps)
 
 
 def _pick_device(name: str) -> torch.device:

@@ -9,10 +9,9 @@ import msgspec
 from aiohttp import web
 
 from nllbd.http import handlers, openapi, pages
-from nllbd.http.clients import ClientAddresses
 from nllbd.http.context import CONTEXT, AppContext
 from nllbd.http.dialects import native
-from nllbd.http.middleware import CLIENTS, MIDDLEWARES, decorate, observe
+from nllbd.http.middleware import MIDDLEWARES, decorate, observe
 
 
 def build_app(context: AppContext) -> web.Application:
@@ -51,6 +50,5 @@ def _bare_app(context: AppContext, middlewares: tuple[object, ...]) -> web.Appli
     # 0 = unlimited: body.py has the limit, with our own error.
     app = web.Application(middlewares=middlewares, client_max_size=0)  # type: ignore[arg-type]
     app[CONTEXT] = context
-    app[CLIENTS] = ClientAddresses(context.settings.trusted_proxies)
     app.on_response_prepare.append(decorate)
     return app

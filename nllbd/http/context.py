@@ -10,6 +10,7 @@ from aiohttp import web
 from nllbd.bridge.protocol import EngineClient
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
+from nllbd.http.clients import ClientAddresses
 from nllbd.job import Usage
 from nllbd.lifecycle import Lifecycle
 from nllbd.metrics import Metrics
@@ -31,10 +32,15 @@ class AppContext:
     tokenizer: Tokenizer
     detector: Detector
     body_timeout_s: float = 20.0
+    clients: ClientAddresses = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = ClientAddresses(self.settings.trusted_proxies)
 
     def apply(self, settings: Settings) -> None:
         """Take over settings that changed live (SIGHUP)."""
         self.settings = settings
+        self.clients = ClientAddresses(settings.trusted_proxies)
         self.translator.apply(settings)
 
 

@@ -13,14 +13,12 @@ from nllbd import log, metrics
 from nllbd.bridge.protocol import EngineState
 from nllbd.errors import InternalError, NllbdError, NotReady
 from nllbd.http.auth import check_credentials
-from nllbd.http.clients import ClientAddresses
 from nllbd.http.context import CONTEXT, EXCHANGE, AppContext, Exchange
 from nllbd.http.errors import REQUEST_ID_HEADER, as_nllbd_error, error_response
 from nllbd.http.server import is_first_on_connection, new_request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-CLIENTS = web.AppKey("clients", ClientAddresses)
 #: Answer in every state of the daemon, without credentials.
 HEALTH_ROUTES = frozenset({"/livez", "/readyz", "/health"})
 #: Everybody's: they say nothing of anybody's texts.
@@ -44,7 +42,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, turn what it raises into an error answer, then log and count it, once."""
     context = request.app[CONTEXT]
     exchange = Exchange(
-        request_id=_request_id(request), client=request.app[CLIENTS].find(request), route=route_template(request)
+        request_id=_request_id(request), client=context.clients.find(request), route=route_template(request)
     )
     request[EXCHANGE] = exchange
     context.metrics.add(metrics.IN_FLIGHT, 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import msgspec
 from aiohttp import hdrs, web
@@ -33,19 +32,17 @@ def wants_stream(request: web.Request, asked: bool) -> bool:
 
 async def answer(request: web.Request, job: TranslationJob) -> web.StreamResponse:
     """Stream a job's segments. What goes wrong before the first of them is an ordinary error answer."""
-    events = request.app[CONTEXT].translator.stream(job)
-    first = await anext(events)  # errors found up front still get their own status
-    response = web.StreamResponse(headers=_HEADERS)
-    await response.prepare(request)
-    async with _Heartbeat(response):
-        try:
-            await _send(request, response, first)
-            async for item in events:
-                await _send(request, response, item)
-        except Exception as error:
-            await _send_error(request, response, error)
-        finally:
-            await _close(events)
+    async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
+        first = await anext(events)  # errors found up front still get their own status
+        response = web.StreamResponse(headers=_HEADERS)
+        await response.prepare(request)
+        async with _Heartbeat(response):
+            try:
+                await _send(request, response, first)
+                async for item in events:
+                    await _send(request, response, item)
+            except Exception as error:
+                await _send_error(request, response, error)
     await response.write_eof()
     return response
 
@@ -73,12 +70,6 @@ async def _send_error(request: web.Request, response: web.StreamResponse, error:
 
 def _event(name: str, data: bytes) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
-
-
-async def _close(events: AsyncIterator[SegmentEvent | TranslationResult]) -> None:
-    aclose = getattr(events, "aclose", None)
-    if aclose is not None:
-        await aclose()
 
 
 class _Heartbeat:

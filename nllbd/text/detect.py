@@ -58,13 +58,6 @@ class Detector:
         return Detection(best if confidence >= self._threshold else None, confidence, candidates)
 
     def detectable(self) -> frozenset[str]:
-        """FLORES codes of the allowed languages that this detector can tell at all."""
-        self._loaded()
-        known = set(self._code_by_label.values())
-        known |= {"zho_Hant"} if "zho_Hans" in known else set()
-        return frozenset(known & set(self._allowed.codes))
-
-    def detectable(self) -> frozenset[str]:
         """FLORES codes of the allowed languages that the detector knows. Loads the language models."""
         self._loaded()
         known = {*self._code_by_label.values(), "zho_Hant"}

@@ -26,9 +26,10 @@ UNK = "unk"
 WARNINGS = (EMPTY, REPETITION, LENGTH_RATIO, WRONG_SCRIPT, UNK)
 
 _WORD = re.compile(r"\w+")
-# A unit of n words (or characters) may stand this many times in a row before it counts as a loop.
+# A unit of n words may stand this many times in a row before it counts as a loop; a letter four times, two to four
+# letters three times, longer units twice.
 _MAX_WORD_REPEATS = {1: 2, 2: 2, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
-_MAX_CHARACTER_REPEATS = {1: 4, 2: 3, 3: 3, 4: 3, 5: 2, 6: 2, 8: 2, 10: 2, 12: 2, 16: 2}
+_LETTER_LOOP = re.compile(r"(\D)\1{4}|(\D{2,4})\2{3}|(\D{5,16})\3{2}")
 # A Chinese or Korean character says as much as about three letters.
 _LETTERS_PER_CHARACTER = {"Hani": 3.0, "Kana": 1.7, "Hang": 2.2, "Ethi": 1.5}
 _MAX_LENGTH_RATIO = 2.5
@@ -91,17 +92,16 @@ def retry_params(warnings: Iterable[str], params: SearchParams, max_num_beams: i
 def _loops(text: str) -> bool:
     """Whether a group of words, or of letters, is repeated in a row more often than language does."""
     words = _WORD.findall(text.casefold())
-    if any(_max_repeats(words, n) > limit for n, limit in _MAX_WORD_REPEATS.items()):
+    if _LETTER_LOOP.search("".join(words)):
         return True
-    letters = "".join(words)
-    return any(_max_repeats(letters, n) > limit for n, limit in _MAX_CHARACTER_REPEATS.items())
+    return any(_max_repeats(words, n) > limit for n, limit in _MAX_WORD_REPEATS.items())
 
 
-def _max_repeats(items: Sequence[str], n: int) -> int:
-    """The most times that `n` items in a row (not only digits) stand one group after the other."""
+def _max_repeats(words: Sequence[str], n: int) -> int:
+    """The most times that `n` words in a row (numbers apart) stand one group after the other."""
     longest = streak = 0
-    for i in range(n, len(items)):
-        streak = streak + 1 if items[i] == items[i - n] and not items[i].isdigit() else 0
+    for word, earlier in zip(words[n:], words, strict=False):
+        streak = streak + 1 if word == earlier and not word.isdigit() else 0
         longest = max(longest, streak)
     return longest // n + 1
 

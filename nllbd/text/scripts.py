@@ -4,7 +4,6 @@ the parts of which `Hans`, `Hant` and `Jpan` are made.
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_right
 from collections import Counter
 
@@ -100,8 +99,3 @@ def count_scripts(text: str) -> Counter[str]:
 def scripts_of(language: Language) -> frozenset[str]:
     """The scripts, as `script_of` names them, that the language is written in."""
     return _MADE_OF.get(language.script, frozenset({language.script}))
-
-
-def is_mark(char: str) -> bool:
-    """Whether the character only changes the one before it (accents, vowel signs)."""
-    return unicodedata.category(char)[0] == "M"

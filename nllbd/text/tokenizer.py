@@ -75,13 +75,8 @@ class Tokenizer:
         scalar = _scalar(text)
         if 0 not in self._processor.encode(scalar):
             return []
-        proto = self._processor.encode(scalar, out_type="proto")
-        spans, end = [], 0
-        for surface in (piece.surface for piece in proto.pieces if piece.id == 0):
-            start = scalar.index(surface, end)
-            end = start + len(surface)
-            spans.append((start, end))
-        return spans
+        mapping = self._processor.encode(scalar, return_type="offset_mapping")
+        return [span for piece, span in zip(mapping["ids"], mapping["offsets"], strict=True) if piece == 0]
 
     def language_id(self, code: str) -> int:
         """Id of a FLORES code. Raises UnknownLanguage."""

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from blockbuster import blockbuster_ctx
 
 from nllbd.bridge.child import Limits
 from nllbd.bridge.policy import RestartPolicy
@@ -26,6 +27,13 @@ from nllbd.sched.sequence import FinishReason, Priority
 
 ROOT = Path(__file__).parents[2]
 QUICK = Limits(heartbeat_s=0.1, stopped_s=0.3, silent_s=60.0, step_s=60.0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """Any blocking call of ours on the event loop's thread raises, and so fails the test."""
+    with blockbuster_ctx("nllbd"):
+        yield
 
 
 @asynccontextmanager

@@ -146,6 +146,11 @@ def test_node_env_is_ignored_with_one_note() -> None:
     assert len(settings.notes) == 1
 
 
+def test_a_setting_that_nothing_acts_on_yet_is_noted(tmp_path: Path) -> None:
+    settings = load({"RATE_LIMIT_PER_MINUTE": "10", "MAX_REQUEST_SIZE": "7"})
+    assert settings.notes == ("rate_limit_per_minute is set, but this version does not act on it yet",)
+
+
 @pytest.mark.parametrize("name", ["API_KEY_FILE", "NLLBD_API_KEY_FILE"])
 def test_secrets_come_from_files(tmp_path: Path, name: str) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")

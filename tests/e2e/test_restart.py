@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -157,3 +159,29 @@ def test_killing_the_engine_under_load_fails_nobody(daemons: Daemons, listening:
             engine.wait(WITHIN_S)
         clients.wait_for(40)
     assert clients.failures == [], daemons.logs()
+
+
+def test_faults_of_the_real_engine_change_no_answer(start_daemon: Callable[..., Any]) -> None:
+    daemon = start_daemon(dtype="float32")
+    held_out = json.loads((ROOT / "nllbd" / "demo" / "held_out.json").read_text(encoding="utf-8"))
+    texts = [texts[0] for _, texts in held_out[:40]]
+    wanted = daemon.translate(texts, "eng_Latn", "fra_Latn").json["translations"]
+    for fault in (signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL):
+        (engine,) = psutil.Process(daemon.process.pid).children()
+        with ThreadPoolExecutor(4) as pool:
+            parts = [pool.submit(daemon.translate, texts[n::4], "eng_Latn", "fra_Latn") for n in range(4)]
+            busy_until(engine)
+            engine.send_signal(fault)
+            answers = [part.result() for part in parts]
+        assert [answer.status for answer in answers] == [200] * 4, daemon.log
+        assert [answer.json["translations"] for answer in answers] == [wanted[n::4] for n in range(4)]
+        assert not engine.is_running()
+    assert daemon.stop() == 0
+
+
+def busy_until(engine: psutil.Process, cpu_s: float = 0.05) -> None:
+    """Return once the engine has worked for a moment."""
+    begun, end = sum(engine.cpu_times()[:2]), time.monotonic() + WITHIN_S
+    while sum(engine.cpu_times()[:2]) < begun + cpu_s:
+        assert time.monotonic() < end, "the engine does nothing"
+        time.sleep(0.002)

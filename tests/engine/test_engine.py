@@ -17,6 +17,7 @@ from nllbd.sched.scheduler import Scheduler
 from nllbd.sched.sequence import FinishReason, Priority, SearchParams, SequenceOutcome, SequenceRequest
 
 RAISES, FAILS = 777, 778
+MAX_NUM_BEAMS = 5
 INFO = EngineInfo("fake", "none", 0, 0, 0, 0, 1, 0.0, 0)
 
 
@@ -55,6 +56,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_encode_tokens=st.integers(1, 100),
         max_waiting=st.integers(5, 60),
         watermark_steps=st.sampled_from([0, 8]),
+        oom_lanes=st.sampled_from([0, 0, 0, MAX_NUM_BEAMS]),
     )
     def build(
         self,
@@ -64,12 +66,14 @@ class EngineMachine(RuleBasedStateMachine):
         max_encode_tokens: int,
         max_waiting: int,
         watermark_steps: int,
+        oom_lanes: int,
     ) -> None:
         self.now = 0.0
         self.requests: dict[int, SequenceRequest] = {}
         self.outcomes: dict[int, SequenceOutcome] = {}
         self.aborted: set[int] = set()
-        self.runner = WatchedRunner(FakeScript(raise_on=RAISES, fail_on=FAILS), num_blocks, block_size)
+        script = FakeScript(raise_on=RAISES, fail_on=FAILS, oom_lanes=oom_lanes)
+        self.runner = WatchedRunner(script, num_blocks, block_size)
         self.runner.clock = lambda: self.now
         self.runner.max_num_lanes, self.runner.max_encode_tokens = max_num_lanes, max_encode_tokens
         scheduler = Scheduler(
@@ -77,7 +81,7 @@ class EngineMachine(RuleBasedStateMachine):
             block_size,
             max_num_lanes,
             max_encode_tokens,
-            max_num_beams=5,
+            max_num_beams=MAX_NUM_BEAMS,
             max_waiting_segments=max_waiting,
             max_waiting_tokens=600,
             clock=lambda: self.now,

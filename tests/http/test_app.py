@@ -9,11 +9,13 @@ import logging
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 import structlog
+from aiohttp.test_utils import make_mocked_request
 from blockbuster import blockbuster_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -210,6 +212,15 @@ async def test_a_late_error_is_an_event(start_service: Any) -> None:
     assert (first, last) == ("segment", "error")
     assert error["error"]["code"] == "deadline_exceeded"
     assert error["error"]["request_id"] == response.headers["X-Request-Id"]
+
+
+async def test_a_heartbeat_keeps_proxies_patient(start_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nllbd.http.stream.HEARTBEAT_S", 0.02)
+    service = await start_service(runner="fake:step_ms=5")
+    body = {"text": "Hi.\n" + LONG, "source_lang": "en", "target_lang": "fr", "stream": True}
+    _, content, _ = await service.request("POST", "/translate", json=body)
+    assert "\n\n: still working\n\n" in content
+    assert events_of(content)[-1][0] == "done"
 
 
 # Single flight, cancellation, deadline, overload
@@ -498,6 +509,45 @@ def test_torch_and_transformers_are_not_imported() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_settings_that_change_live(service: Any) -> None:
+    text = "A sentence that will be too long."
+    assert (await service.translate(text))[0] == 200
+    forged = {"X-Forwarded-For": "203.0.113.9"}
+    fresh = replace(service.context.settings, max_request_size=5, api_key="s3cret", trusted_proxies=("127.0.0.1",))
+    service.context.apply(fresh)
+    assert (await service.translate("Hello"))[0] == 401
+    body = {"text": text, "target_lang": "fr"}
+    status, answer, _ = await service.request("POST", "/translate", json=body, headers={"X-API-Key": "s3cret"})
+    assert (status, answer["error"]["code"]) == (413, "text_too_long")
+    request = make_mocked_request("GET", "/", headers=forged, transport=Loopback())
+    assert service.context.clients.find(request) == "203.0.113.9"
+
+
+class Loopback:
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+
+async def test_head_has_no_body(service: Any) -> None:
+    for path in ("/health", "/", "/languages"):
+        status, body, _ = await service.request("HEAD", path)
+        assert (status, body or "") == (200, "")
+
+
+async def test_pipelined_requests_are_answered_in_order(service: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    for text in ("First.", "Second.", "Third."):
+        body = json.dumps({"text": text, "source_lang": "en", "target_lang": "fr"}).encode()
+        writer.write(b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    answers = []
+    for _ in range(3):
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        answers.append(json.loads(await reader.readexactly(length))["translated_text"])
+    assert answers == ["First.", "Second.", "Third."]
+    writer.close()
 
 
 async def test_kept_alive_connections_serve_many_requests(service: Any) -> None:

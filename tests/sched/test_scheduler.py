@@ -27,6 +27,7 @@ class Bench:
         self.scheduler = Scheduler(num_blocks, block_size, clock=lambda: self.now, **budgets)
         self.runner = FakeRunner(FakeScript.parse(script), num_blocks, block_size)
         self.plans: list[StepPlan] = []
+        self.num_faults = 0
         self.outcomes: dict[int, SequenceOutcome] = {}
 
     def add(self, requests: Iterable[SequenceRequest]) -> None:
@@ -42,6 +43,7 @@ class Bench:
             raise
         except Exception as error:
             self.runner.reset()
+            self.num_faults += 1
             outcomes = self.scheduler.fail_step(str(error))
         else:
             outcomes = self.scheduler.apply(result)
@@ -104,15 +106,18 @@ def test_everything_finishes_in_any_pool_in_which_each_fits_alone(
     for plan in bench.plans:
         assert plan.num_lanes <= max_num_lanes
         assert plan.num_encode_tokens <= max_encode_tokens or len(plan.started) == 1
+        assert not (plan.preempted and plan.started), "room was made for those that run"
 
 
 def test_preemption_does_not_thrash(make_request: Make) -> None:
-    requests = [make_request(seq_id, 40, 4, 60) for seq_id in range(60)]
-    bench = Bench(num_blocks=400, block_size=4, max_num_lanes=64)  # room for eight at full length
-    bench.add(requests)
-    steps = bench.drain()
-    assert bench.scheduler.num_preemptions <= 60
-    assert steps <= 2 * 60 / 8 * steps_alone(requests[0])
+    def preemptions(**options: int) -> int:
+        bench = Bench(num_blocks=400, block_size=4, max_num_lanes=64, **options)  # room for eight at full length
+        bench.add(make_request(seq_id, 40, 4, 60) for seq_id in range(60))
+        steps = bench.drain()
+        assert steps <= 2 * 60 / 8 * steps_alone(make_request(0, 40, 4, 60))
+        return bench.scheduler.num_preemptions
+
+    assert preemptions() < preemptions(watermark_steps=0) <= 60
 
 
 @pytest.mark.parametrize(("bulk", "victim"), [(None, 3), (1, 1), (2, 2)])
@@ -336,6 +341,23 @@ def test_probation_finds_the_culprit_among_64_and_loses_nobody(make_request: Mak
     for request in requests:
         expected = () if request.seq_id == place else (echo(request),)
         assert tuple(item.token_ids for item in bench.outcomes[request.seq_id].hypotheses) == expected
+
+
+def test_probation_is_short_and_leaves_no_trace(make_request: Make) -> None:
+    """Each fault halves the suspects; the innocent get no further than the fault before the next group is tried."""
+    bench = Bench(num_blocks=40_000, script="fake:raise_on=777", max_num_lanes=64, max_encode_tokens=60_000)
+    bench.add([_with_source(make_request(0, max_length=900), [200, 10, 11, 12, 777, 2])])
+    bench.add(make_request(seq_id, 800, max_length=900) for seq_id in range(1, 64))
+    while 0 not in bench.outcomes:
+        bench.step()
+    assert bench.num_faults == 7
+    assert len(bench.plans) <= 4 + 4 * 12
+    while bench.plans[-1].num_lanes < 63:
+        bench.step()
+    bench.add([make_request(100)])
+    bench.step()
+    assert bench.plans[-1].num_lanes == 64, "the batch is as large as before, for a culprit was found"
+    assert len(bench.plans) <= 100
 
 
 def test_others_wait_during_probation_and_aborts_reach_into_it(make_request: Make) -> None:
