@@ -23,14 +23,14 @@ class Linear(Protocol):
 
 
 class DenseLinear:
-    """Weight [out, in] and activations in one floating dtype."""
+    """Weight [out, in] in a floating dtype; activations are rounded to it for the matmul and come back as they were."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self.out_features, self.in_features = weight.shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
 def make_linear(weight: LinearWeight, bias: Tensor | None, precision: str, device: torch.device) -> Linear:

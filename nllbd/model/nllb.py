@@ -15,7 +15,7 @@ from torch.nn import functional
 from nllbd.checkpoint import Checkpoint
 from nllbd.errors import CheckpointError
 from nllbd.kernels.native import Quantized, load_native
-from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk
+from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk, rescored_topk
 from nllbd.model.decoder import Decoder, DecoderRows, KVCache
 from nllbd.model.encoder import Encoder, SourceBatch
 from nllbd.model.fused import Fused
@@ -39,8 +39,8 @@ class NllbModel:
     ) -> None:
         self.config = config = checkpoint.config
         self.precision, self.device = precision, device
-        self.dtype = activation_dtype(precision)
-        self.kv_dtype = torch.float16 if precision == "int8" else self.dtype
+        self.dtype = activation_dtype(precision, device)
+        self.kv_dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
         native = load_native() if precision == "int8" and use_native else None
         self.fused = None if native is None else Fused(native)
         if config.d_model % config.encoder_heads or config.d_model % config.decoder_heads:
@@ -48,7 +48,7 @@ class NllbModel:
         weights = Weights(checkpoint.path)
         shared = _shared_embedding(weights, config.vocab_size, config.d_model)
         # int8 keeps the look-up table as stored (mapped from the file), so that it is not held in float32 as well
-        self.embedding = shared if precision == "int8" else shared.to(device, self.dtype)
+        self.embedding = shared if precision == "int8" else shared.to(device, getattr(torch, precision))
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.encoder_positions = self._positions(weights, "encoder")
         self.decoder_positions = self._positions(weights, "decoder")
@@ -110,6 +110,8 @@ class NllbModel:
         """[P, d_model] → k best (log-probabilities float32 [P, k], ids [P, k])."""
         if self.fused:
             return self.fused.project_topk(self.decoder.norm, self.projection, hidden, k)
+        if self.precision in ("bfloat16", "float16"):
+            return rescored_topk(self.projection, self.embedding, hidden, k)
         return project_topk(self.projection, hidden, k)
 
 
