@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from nllbd.checkpoint import DEMO_FOLDER
 
 COLUMNS = ("eng_Latn", "fra_Latn", "deu_Latn", "spa_Latn", "por_Latn", "ita_Latn")
+#: Those that the bundled model knows.
+LANGUAGES = COLUMNS[:4]
 #: Sentences of each kind of text, from … to; and how often it comes.
 KINDS = {"sentence": (1, 1), "paragraph": (3, 8), "document": (20, 40)}
 MIX = {"sentence": 0.70, "paragraph": 0.25, "document": 0.05}
@@ -43,11 +45,11 @@ def rows() -> list[tuple[str, ...]]:
 
 
 def directions(text: str) -> list[tuple[str, str]]:
-    """`eng_Latn-fra_Latn,eng_Latn-deu_Latn` → pairs. Raises ValueError for a language that the data lacks."""
+    """`eng_Latn-fra_Latn,eng_Latn-deu_Latn` → pairs. Raises ValueError for what the model does not know."""
     pairs = [tuple(item.strip().split("-")) for item in text.split(",")]
     for pair in pairs:
-        if len(pair) != 2 or not set(pair) <= set(COLUMNS) or pair[0] == pair[1]:
-            raise ValueError(f"{'-'.join(pair)!r} is no direction between two of {', '.join(COLUMNS)}")
+        if len(pair) != 2 or not set(pair) <= set(LANGUAGES) or pair[0] == pair[1]:
+            raise ValueError(f"{'-'.join(pair)!r} is no direction between two of {', '.join(LANGUAGES)}")
     return [(source, target) for source, target in pairs]
 
 
