@@ -1,6 +1,6 @@
 """Users of a translation server, for locust: people who chat, web pages, documents, and pollers.
 
-    locust -f bench/locustfile.py --headless --users 20 --spawn-rate 5 --run-time 60s --host http://127.0.0.1:8000
+    python -m locust -f bench/locustfile.py --headless --users 20 --spawn-rate 5 --run-time 60s --host http://127.0.0.1:8000
 
 Set NLLBD_API_KEY where the server wants a key. What a user sends is made of held-out sentences and differs from request
 to request. An answer without a translation counts as a failure, and so does one that is only late: locust reports the

@@ -28,7 +28,7 @@ from typing import Any
 from bench import common, corpus, load
 from bench.entrants import make_spec
 from bench.online_results import LOADED_FRACTION, UNLOADED, Point, draw, outcome, show
-from bench.servers import Server
+from bench.servers import Server, stop_on_sigterm
 from nllbd.checkpoint import DEMO_FOLDER
 
 ARRIVALS = {"poisson": load.poisson, "bursty": load.bursty}
@@ -49,6 +49,7 @@ class Setup:
 
 def main() -> None:
     options = _arguments()
+    stop_on_sigterm()
     print(common.headline(vars(options)))
     begin = time.perf_counter()
     results = asyncio.run(Bench(options).run())
