@@ -97,7 +97,7 @@ def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
     model = NllbModel(checkpoint, precision, device)
-    num_blocks = _num_blocks(config, checkpoint, device, model.dtype)
+    num_blocks = _num_blocks(config, checkpoint, device, model.kv_dtype)
     runner = ModelRunner(model, num_blocks, BLOCK_SIZE)
     return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads, watermark_steps)
 

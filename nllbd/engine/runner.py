@@ -27,7 +27,7 @@ class ModelRunner:
     def __init__(self, model: NllbModel, num_blocks: int, block_size: int) -> None:
         self.model = model
         self.block_size = block_size
-        self.cache = KVCache(model.config, num_blocks * block_size, model.dtype, model.device)
+        self.cache = KVCache(model.config, num_blocks * block_size, model.kv_dtype, model.device)
         self.reset()
 
     def reset(self) -> None:

@@ -17,7 +17,7 @@ def cross_attention(
     num_groups, width = slots.shape
     flat = slots.flatten()
     shape = (num_groups, width, *query.shape[1:])
-    key, value = keys.index_select(0, flat).view(shape), values.index_select(0, flat).view(shape)
+    key, value = (pool.index_select(0, flat).view(shape).to(query.dtype) for pool in (keys, values))
     grouped = query.index_select(0, group_rows.flatten()).view(num_groups, -1, *query.shape[1:])
     mixed = padded_attention(grouped, key, value, length_mask(lengths, width))
     return mixed.reshape(-1, *query.shape[1:]).index_select(0, row_places)

@@ -20,20 +20,26 @@ class Int8Linear:
     bit-equal whatever the batch.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        """weight int8 [out, in]; scale float32 [out]; bias [out] or None."""
         self.out_features, self.in_features = weight.shape
-        quantized, self.scale = quantize_rows(weight.float())
-        self.packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+        self.scale = scale
+        self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
         self.zero_points = torch.zeros(self.out_features, dtype=torch.long)
         self.bias = None if bias is None else bias.float()
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, scale = quantize_rows(x)
+        y = self.accumulate(rows)
+        y *= scale[:, None]
+        return y if self.bias is None else y.add_(self.bias)
+
+    def accumulate(self, rows: Tensor) -> Tensor:
+        """int8 rows [R, in] → float32 [R, out], the weights' scales applied, the rows' scales and the bias not."""
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, 0, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        y *= scale[:, None]
-        return y if self.bias is None else y.add_(self.bias)
+        return y
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ def self_attention(query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, l
         part = slice(start, start + chunk)
         flat = slots[part].flatten()
         shape = (-1, width, *query.shape[1:])
-        key, value = keys.index_select(0, flat).view(shape), values.index_select(0, flat).view(shape)
+        key, value = (pool.index_select(0, flat).view(shape).to(query.dtype) for pool in (keys, values))
         mask = length_mask(lengths[part], width)
         out[part] = padded_attention(query[part, None], key, value, mask).squeeze(1)
     return out

@@ -75,8 +75,8 @@ class DecoderLayer:
         num_rows, d_model = hidden.shape
         shape = (num_rows, self.num_heads, d_model // self.num_heads)
         query, key, value = self.qkv(self.self_norm(hidden)).chunk(3, dim=1)
-        keys.index_copy_(0, rows.write_slots, key.view(shape))
-        values.index_copy_(0, rows.write_slots, value.view(shape))
+        keys.index_copy_(0, rows.write_slots, key.view(shape).to(keys.dtype))
+        values.index_copy_(0, rows.write_slots, value.view(shape).to(keys.dtype))
         mixed = self_attention(query.view(shape), keys, values, rows.self_slots, rows.self_lengths)
         hidden = hidden + self.self_out(mixed.reshape(num_rows, d_model))
 
@@ -100,8 +100,8 @@ class Decoder:
         for index, layer in enumerate(self.layers):
             key, value = layer.cross_kv(encoded).chunk(2, dim=1)
             shape = (encoded.shape[0], layer.num_heads, -1)
-            cache.keys[index].index_copy_(0, slots, key.view(shape))
-            cache.values[index].index_copy_(0, slots, value.view(shape))
+            cache.keys[index].index_copy_(0, slots, key.view(shape).to(cache.keys.dtype))
+            cache.values[index].index_copy_(0, slots, value.view(shape).to(cache.keys.dtype))
 
     def __call__(self, hidden: Tensor, rows: DecoderRows, cache: KVCache) -> Tensor:
         """hidden: [R, d_model] embedded tokens → [R, d_model]; writes each row's KV."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,11 +36,12 @@ class Bucket:
 class SourceBatch:
     """Sources of several sequences, shortest first, packed one after another.
 
-    ids: [num_tokens]. positions: [num_tokens], 0-based in each source.
+    ids: [num_tokens]. positions: [num_tokens], 0-based in each source. starts: [num_sources + 1], where each begins.
     """
 
     ids: Tensor
     positions: Tensor
+    starts: Tensor
     buckets: tuple[Bucket, ...]
 
     @staticmethod
@@ -49,6 +51,7 @@ class SourceBatch:
         return SourceBatch(
             ids=torch.tensor([token for source in sources for token in source], device=device),
             positions=torch.cat([torch.arange(length) for length in lengths]).to(device),
+            starts=torch.tensor([0, *itertools.accumulate(lengths)], device=device),
             buckets=tuple(_buckets(lengths, device)),
         )
 

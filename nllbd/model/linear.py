@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nllbd.kernels.int8_linear import Int8Linear
+from nllbd.errors import CheckpointError
+from nllbd.kernels.int8_linear import Int8Linear, quantize_rows
+from nllbd.model.weights import LinearWeight
 
 
 class Linear(Protocol):
@@ -21,19 +23,27 @@ class Linear(Protocol):
 
 
 class DenseLinear:
-    """Weight [out, in] and activations in one floating dtype."""
+    """Weight [out, in] in a floating dtype; activations are rounded to it for the matmul and come back as they were."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self.out_features, self.in_features = weight.shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
-def make_linear(weight: Tensor, bias: Tensor | None, precision: str, device: torch.device) -> Linear:
-    """weight [out, in], bias [out] or None; precision: float32, bfloat16, float16 or int8."""
+def make_linear(weight: LinearWeight, bias: Tensor | None, precision: str, device: torch.device) -> Linear:
+    """weight [out, in], bias [out] or None; precision: float32, bfloat16, float16 or int8.
+
+    Raises CheckpointError when an int8 weight is asked for in another precision.
+    """
     if precision == "int8":
-        return Int8Linear(weight, bias)
+        values, scale = weight.values, weight.scale
+        if scale is None:
+            values, scale = quantize_rows(values.float())
+        return Int8Linear(values, scale, bias)
+    if weight.scale is not None:
+        raise CheckpointError(f"the checkpoint is pre-quantized to int8; it cannot be served as {precision}")
     dtype: torch.dtype = getattr(torch, precision)
-    return DenseLinear(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
+    return DenseLinear(weight.values.to(device, dtype), None if bias is None else bias.to(device, dtype))

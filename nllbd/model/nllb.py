@@ -14,14 +14,17 @@ from torch.nn import functional
 
 from nllbd.checkpoint import Checkpoint
 from nllbd.errors import CheckpointError
-from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk
+from nllbd.kernels.native import Quantized, load_native
+from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk, rescored_topk
 from nllbd.model.decoder import Decoder, DecoderRows, KVCache
 from nllbd.model.encoder import Encoder, SourceBatch
+from nllbd.model.fused import Fused
 from nllbd.model.layers import LayerLoader, activation_dtype
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
-from nllbd.model.weights import Weights
+from nllbd.model.weights import LinearWeight, Weights, release
 
+EMBEDDING_NAMES = ("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -31,23 +34,28 @@ class NllbModel:
     Raises CheckpointError when the weights do not match config.json.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, precision: str, device: torch.device, *, use_native: bool = True
+    ) -> None:
         self.config = config = checkpoint.config
         self.precision, self.device = precision, device
-        self.dtype = activation_dtype(precision)
+        self.dtype = activation_dtype(precision, device)
+        self.kv_dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
+        native = load_native() if precision == "int8" and use_native else None
+        self.fused = None if native is None else Fused(native)
         if config.d_model % config.encoder_heads or config.d_model % config.decoder_heads:
             raise CheckpointError(f"{checkpoint.path}: d_model {config.d_model} is not divisible by its heads")
         weights = Weights(checkpoint.path)
         shared = _shared_embedding(weights, config.vocab_size, config.d_model)
         # int8 keeps the look-up table as stored (mapped from the file), so that it is not held in float32 as well
-        self.embedding = shared if precision == "int8" else shared.to(device, self.dtype)
+        self.embedding = shared if precision == "int8" else shared.to(device, getattr(torch, precision))
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.encoder_positions = self._positions(weights, "encoder")
         self.decoder_positions = self._positions(weights, "decoder")
         load = LayerLoader(weights, config.d_model, precision, device)
         self.encoder = Encoder(load, config)
         self.decoder = Decoder(load, config)
-        self.projection = self._projection(shared)
+        self.projection = self._projection(weights)
 
     def _positions(self, weights: Weights, side: str) -> Tensor:
         """The checkpoint's own table where it has one, else the sinusoids."""
@@ -57,10 +65,18 @@ class NllbModel:
             table = sinusoid_table(rows, self.config.d_model, self.config.pad_id)
         return table.to(self.device, self.dtype)
 
-    def _projection(self, shared: Tensor) -> list[Linear]:
-        source = shared if self.precision == "int8" else self.embedding
-        starts = range(0, source.shape[0], TILE_ROWS)
-        return [make_linear(source[start : start + TILE_ROWS], None, self.precision, self.device) for start in starts]
+    def _projection(self, weights: Weights) -> list[Linear]:
+        """The tied output matrix in tiles; a pre-quantized checkpoint holds it a second time, in int8."""
+        matrix = LinearWeight(self.embedding)
+        if self.precision == "int8" and "lm_head.weight" in weights:
+            matrix = weights.take_linear("lm_head.weight", self.config.vocab_size, self.config.d_model)
+        tiles = [
+            make_linear(matrix.rows(start, start + TILE_ROWS), None, self.precision, self.device)
+            for start in range(0, self.config.vocab_size, TILE_ROWS)
+        ]
+        if self.precision == "int8":
+            release(matrix.values)
+        return tiles
 
     def _embed(self, ids: Tensor, positions: Tensor, table: Tensor) -> Tensor:
         rows = functional.embedding(ids, self.embedding).to(self.dtype) * self.embedding_scale
@@ -68,27 +84,40 @@ class NllbModel:
         place = torch.where(ids == self.config.pad_id, self.config.pad_id, positions + POSITION_OFFSET)
         return rows + table[place]
 
-    def encode(self, batch: SourceBatch) -> Tensor:
-        """Packed sources → encoder output [num_tokens, d_model]."""
-        return self.encoder(self._embed(batch.ids, batch.positions, self.encoder_positions), batch)
+    def encode(self, batch: SourceBatch) -> Tensor | Quantized:
+        """Packed sources → encoder output [num_tokens, d_model], as `write_cross_kv` takes it."""
+        hidden = self._embed(batch.ids, batch.positions, self.encoder_positions)
+        if self.fused:
+            return self.fused.encode(self.encoder, hidden, batch)
+        return self.encoder(hidden, batch)
 
-    def write_cross_kv(self, encoded: Tensor, slots: Tensor, cache: KVCache) -> None:
-        """See Decoder.write_cross_kv."""
-        self.decoder.write_cross_kv(encoded, slots, cache)
+    def write_cross_kv(self, encoded: Tensor | Quantized, slots: Tensor, cache: KVCache) -> None:
+        """Project the encoder's output into each layer's cross KV at `slots` [num_tokens]."""
+        if isinstance(encoded, Quantized):
+            assert self.fused
+            self.fused.write_cross_kv(self.decoder, encoded, slots, cache)
+        else:
+            self.decoder.write_cross_kv(encoded, slots, cache)
 
     def decode(self, rows: DecoderRows, cache: KVCache) -> Tensor:
-        """Rows → decoder output [R, d_model]; writes each row's self KV."""
-        return self.decoder(self._embed(rows.tokens, rows.positions, self.decoder_positions), rows, cache)
+        """Rows → decoder output [R, d_model], as `project_topk` takes it; writes each row's self KV."""
+        hidden = self._embed(rows.tokens, rows.positions, self.decoder_positions)
+        if self.fused:
+            return self.fused.decode(self.decoder, hidden, rows, cache)
+        return self.decoder(hidden, rows, cache)
 
     def project_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """[P, d_model] → k best (log-probabilities float32 [P, k], ids [P, k])."""
+        if self.fused:
+            return self.fused.project_topk(self.decoder.norm, self.projection, hidden, k)
+        if self.precision in ("bfloat16", "float16"):
+            return rescored_topk(self.projection, self.embedding, hidden, k)
         return project_topk(self.projection, hidden, k)
 
 
 def _shared_embedding(weights: Weights, vocab_size: int, d_model: int) -> Tensor:
     """The one table that encoder, decoder and projection share (NLLB ties them)."""
-    names = ("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight")
-    for name in names:
+    for name in EMBEDDING_NAMES:
         if name in weights:
             return weights.take(name, vocab_size, d_model)
-    raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(names)}")
+    raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(EMBEDDING_NAMES)}")

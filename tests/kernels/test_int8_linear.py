@@ -11,7 +11,7 @@ def layer() -> tuple[Int8Linear, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(384, 256, generator=generator) * 0.05
     bias = torch.randn(384, generator=generator)
-    return Int8Linear(weight, bias), weight, bias
+    return Int8Linear(*quantize_rows(weight), bias), weight, bias
 
 
 def test_row_error_is_that_of_eight_bits(layer) -> None:

@@ -1,0 +1,132 @@
+"""How CTranslate2 runs best here: its backend, threads and batches, tried out before it is measured.
+
+Everything its own guide to performance recommends is tried: int8, several workers of one thread against one worker of
+several, batches by number of sentences and by tokens, all sentences handed in at once (it sorts them by length and
+feeds its workers in parallel) and its asynchronous streaming; MKL with packed weights (its default on Intel), without,
+and oneDNN in place of MKL. What its guide also names but a general server cannot use: a vocabulary reduced in advance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.child import Child, Spec
+from bench.common import figure
+from bench.contestants import Job
+
+DEFAULT_BACKEND = "MKL, packed"
+BACKENDS: Mapping[str, Mapping[str, str]] = {
+    DEFAULT_BACKEND: {},
+    "MKL": {"CT2_PACKED_GEMM": "0"},
+    "oneDNN": {"CT2_USE_MKL": "0"},
+}
+ALONE = {"alone": True}
+NUM_ALONE = 6
+FIRST_BATCH = {"batch_type": "examples", "max_batch_size": 32, "mode": "batch"}
+BATCHES = (
+    *({"batch_type": "examples", "max_batch_size": size, "mode": "batch"} for size in (16, 32, 64, 128)),
+    *({"batch_type": "tokens", "max_batch_size": size, "mode": "batch"} for size in (256, 512, 1024, 2048)),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to run CTranslate2, and the target tokens a second it gave."""
+
+    backend: str
+    settings: Mapping[str, int]
+    how: Mapping[str, Any]
+    beams: int
+    tokens_per_s: float
+
+    def __str__(self) -> str:
+        how = "one by one" if self.how == ALONE else "{mode} of {max_batch_size} {batch_type}".format(**self.how)
+        workers = f"{self.settings['inter_threads']} × {self.settings['intra_threads']} threads"
+        return f"beam {self.beams}: {figure(self.tokens_per_s):>6} tokens/s  {self.backend}, {workers}, {how}"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best way for each number of beams, for the whole lot and for one sentence alone, and all that was tried."""
+
+    trials: dict[int, Trial]
+    alone: dict[int, Trial]
+    tried: list[Trial]
+
+
+def tuned(spec: Spec, trial: Trial) -> Spec:
+    """`spec` with the trial's backend and threads."""
+    return replace(spec, settings=trial.settings, environ=BACKENDS[trial.backend])
+
+
+def sweep(
+    spec: Spec,
+    jobs: Sequence[Job],
+    beams: Sequence[int],
+    max_length: int,
+    *,
+    quick: bool = False,
+    tell: Callable[[str], None] = print,
+) -> Best:
+    """First heat: every backend and threading, with a common batch on a quarter of the jobs, and on a few one by one.
+    Second heat, with the winner of the first: every batch on all jobs, the best also through the asynchronous stream.
+    """
+    backends = [DEFAULT_BACKEND] if quick or spec.device != "cpu" else list(BACKENDS)
+    heat: list[Trial] = []
+    singles: list[Trial] = []
+    for backend in backends:
+        for settings in _thread_settings(spec):
+            few = jobs if quick else jobs[::4]
+            heat += _try(spec, backend, settings, dict.fromkeys(beams, (FIRST_BATCH,)), few, max_length, tell)
+            few = few[:: -(-len(few) // NUM_ALONE)]
+            singles += _try(spec, backend, settings, dict.fromkeys(beams, (ALONE,)), few, max_length, tell)
+    winners = {width: _fastest(heat, width) for width in beams}
+    alone = {width: _fastest(singles, width) for width in beams}
+    final: list[Trial] = []
+    for place in dict.fromkeys(map(_place, winners.values())):
+        wanted = [width for width, trial in winners.items() if _place(trial) == place]
+        backend, settings = place[0], dict(place[1])
+        batches = dict.fromkeys(wanted, BATCHES[1:3] if quick else BATCHES)
+        final += _try(spec, backend, settings, batches, jobs, max_length, tell)
+        streams = {width: ({**_fastest(final, width).how, "mode": "iterable"},) for width in wanted}
+        final += _try(spec, backend, settings, streams, jobs, max_length, tell)
+    return Best({width: _fastest(final, width) for width in beams}, alone, heat + singles + final)
+
+
+def _try(
+    spec: Spec,
+    backend: str,
+    settings: Mapping[str, int],
+    ways: Mapping[int, Sequence[Mapping[str, Any]]],
+    jobs: Sequence[Job],
+    max_length: int,
+    tell: Callable[[str], None],
+) -> list[Trial]:
+    """`ways`: beams → batches to try. One process for all of them; its first call is a warm-up."""
+    trials = []
+    with Child(replace(spec, settings=settings, environ=BACKENDS[backend])) as child:
+        child.translate(jobs[:4], 1, max_length, FIRST_BATCH)
+        for beams, batches in ways.items():
+            for how in batches:
+                reply = child.translate(jobs, beams, max_length, how)
+                tokens = sum(map(len, reply.outputs))
+                trials.append(Trial(backend, settings, how, beams, tokens / reply.seconds))
+                tell(f"  {spec.label} {trials[-1]}")
+    return trials
+
+
+def _thread_settings(spec: Spec) -> list[dict[str, int]]:
+    """One worker with all threads, and as many workers of one thread; the same total."""
+    together = {"inter_threads": 1, "intra_threads": spec.threads}
+    apart = {"inter_threads": spec.threads, "intra_threads": 1}
+    return [together] if spec.threads == 1 or spec.device != "cpu" else [together, apart]
+
+
+def _fastest(trials: Sequence[Trial], beams: int) -> Trial:
+    return max((trial for trial in trials if trial.beams == beams), key=lambda trial: trial.tokens_per_s)
+
+
+def _place(trial: Trial) -> tuple[str, tuple[tuple[str, int], ...]]:
+    return trial.backend, tuple(trial.settings.items())
