@@ -75,6 +75,7 @@ class Admission:
         self.max_tokens = max_tokens
         self.meter = RateMeter(clock)
         self._tickets: set[Ticket] = set()
+        self._work = 0
         self.num_segments = 0
         self.num_tokens = 0
 
@@ -87,6 +88,7 @@ class Admission:
         self._check_memory(ticket)
         self._check_time(ticket, timeout_s)
         self._tickets.add(ticket)
+        self._work += ticket.work
         self.num_segments += ticket.num_segments
         self.num_tokens += ticket.num_tokens
 
@@ -111,6 +113,7 @@ class Admission:
     def _take(self, ticket: Ticket, segments: int, tokens: int) -> None:
         ticket.num_segments -= segments
         ticket.num_tokens -= tokens
+        self._work -= tokens * ticket.num_lanes
         self.num_segments -= segments
         self.num_tokens -= tokens
 
@@ -131,11 +134,14 @@ class Admission:
             )
 
     def _check_time(self, ticket: Ticket, timeout_s: float) -> None:
-        rate, ahead = self.meter.rate, self.work_ahead(ticket)
-        if not rate or not ahead:
+        rate = self.meter.rate
+        if not rate or not self._tickets:
             return
         affordable = rate * timeout_s
-        if ticket.work > affordable or ahead + ticket.work <= affordable:
+        if self._work + ticket.work <= affordable:
+            return  # even last in the queue
+        ahead = self.work_ahead(ticket)
+        if not ahead or ticket.work > affordable or ahead + ticket.work <= affordable:
             return  # what is too slow all by itself is the deadline's business: waiting would not help it
         needed_s = (ahead + ticket.work) / rate
         raise Overloaded(

@@ -131,3 +131,4 @@ def test_sums_come_back_to_zero(jobs: list[tuple[int, int, int, bool]]) -> None:
             admission.finish_segment(made, made.num_tokens // made.num_segments, saturated=False)
         admission.leave(made)
     assert (admission.num_segments, admission.num_tokens, admission.work_ahead(ticket(10))) == (0, 0, 0)
+    assert admission._work == 0

@@ -83,3 +83,32 @@ async def test_the_budget_is_new_after_a_quiet_turn() -> None:
     for number in range(3):
         assert await pacer.run(lambda number=number: work.call(number)) == number  # type: ignore[misc]
     assert pacer._queue == type(pacer._queue)()
+
+
+async def test_what_callers_go_on_to_do_counts_too() -> None:
+    """Calls that cost nothing, whose callers then take a second each: the turns become as short as they should be."""
+    work = Work()
+    pacer = Pacer(budget_s=2.0, clock=work.clock)
+    counter = asyncio.create_task(work.count_turns())
+
+    async def caller(number: int) -> None:
+        await pacer.run(lambda: None)
+        work.call(number)
+
+    await asyncio.gather(*(caller(number) for number in range(200)))
+    counter.cancel()
+    turns = [turn for _, turn in work.ran]
+    lengths = [turns.count(turn) for turn in dict.fromkeys(turns)]
+    assert [number for number, _ in work.ran] == list(range(200))
+    assert max(lengths[4:]) <= 5  # seconds a turn; twice the budget is 4
+
+
+async def test_short_turns_let_more_in() -> None:
+    work = Work()
+    pacer = Pacer(budget_s=1.0, clock=work.clock)
+    counter = asyncio.create_task(work.count_turns())
+    ran: list[int] = []
+    await asyncio.gather(*(pacer.run(lambda: ran.append(work.turn)) for _ in range(2000)))
+    counter.cancel()
+    lengths = [ran.count(turn) for turn in dict.fromkeys(ran)]
+    assert lengths[-2] > lengths[0]
