@@ -95,10 +95,10 @@ def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int
     device = _pick_device(config.device)
     precision = _pick_precision(config.dtype, device)
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads)  # for loading; the runner chooses again for each pass
     model = NllbModel(checkpoint, precision, device)
     num_blocks = _num_blocks(config, checkpoint, device, model.kv_dtype)
-    runner = ModelRunner(model, num_blocks, BLOCK_SIZE)
+    runner = ModelRunner(model, num_blocks, BLOCK_SIZE, num_threads)
     return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads, watermark_steps)
 
 

@@ -18,14 +18,20 @@ from nllbd.model.nllb import NllbModel
 from nllbd.sched.plan import FinishedSequence, StartedSequence, StepPlan, StepResult
 from nllbd.sched.sequence import Hypothesis
 
+ONE_THREAD_WORK = 100_000_000
+"""Multiplications below which a pass runs on one thread: handing out so little work costs more than it saves, and far
+more when other processes keep the cores busy (40 ms a step instead of 5, seen with the demonstration model)."""
+
 START_LENGTH = 2  # </s> and the language code, decided before the first step
 
 
 class ModelRunner:
     """The real runner (see `nllbd.sched.plan.Runner`): owns the KV cache's tensors and the running batch."""
 
-    def __init__(self, model: NllbModel, num_blocks: int, block_size: int) -> None:
+    def __init__(self, model: NllbModel, num_blocks: int, block_size: int, num_threads: int = 1) -> None:
         self.model = model
+        self.num_threads = num_threads
+        self._threads_now = 0
         self.block_size = block_size
         self.cache = KVCache(model.config, num_blocks * block_size, model.kv_dtype, model.device)
         self.reset()
@@ -87,8 +93,15 @@ class ModelRunner:
         return [_cut_at_start(item) for item in immediate], fresh
 
     def _encode(self, sources: list[tuple[int, ...]], slots: list[int]) -> None:
+        self._use_threads(len(slots) * self.model.encoder_weights)
         hidden = self.model.encode(SourceBatch.pack(sources, self.model.device))
         self.model.write_cross_kv(hidden, torch.tensor(slots, device=self.model.device), self.cache)
+
+    def _use_threads(self, work: int) -> None:
+        wanted = 1 if work < ONE_THREAD_WORK else self.num_threads
+        if wanted != self._threads_now:
+            self.model.set_num_threads(wanted)
+            self._threads_now = wanted
 
     def _slots(self, blocks: tuple[int, ...], count: int) -> list[int]:
         size = self.block_size
@@ -98,6 +111,7 @@ class ModelRunner:
         batch = self.batch
         layout = prefill_layout(batch, fresh) if fresh else self.layout or decode_layout(batch)
         self.layout = None if fresh else layout  # a layout with prefill rows serves one step only
+        self._use_threads(len(layout.sequence) * self.model.decoder_weights)
         hidden = self.model.decode(decoder_rows(batch, layout, self.block_size), self.cache)
         if layout.projected is not None:
             hidden = hidden[layout.projected]

@@ -31,6 +31,8 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 class NllbModel:
     """An NLLB-200 network loaded for inference in one precision on one device.
 
+    `encoder_weights` and `decoder_weights` (projection included) count the weights that a token meets in a pass.
+
     Raises CheckpointError when the weights do not match config.json.
     """
 
@@ -56,6 +58,9 @@ class NllbModel:
         self.encoder = Encoder(load, config)
         self.decoder = Decoder(load, config)
         self.projection = self._projection(weights)
+        self.encoder_weights = config.encoder_layers * (4 * config.d_model + 2 * config.encoder_ffn) * config.d_model
+        decoder = config.decoder_layers * (6 * config.d_model + 2 * config.decoder_ffn) * config.d_model
+        self.decoder_weights = decoder + config.vocab_size * config.d_model
 
     def _positions(self, weights: Weights, side: str) -> Tensor:
         """The checkpoint's own table where it has one, else the sinusoids."""
@@ -83,6 +88,12 @@ class NllbModel:
         # a literal <pad> has the zero position, as in transformers
         place = torch.where(ids == self.config.pad_id, self.config.pad_id, positions + POSITION_OFFSET)
         return rows + table[place]
+
+    def set_num_threads(self, num_threads: int) -> None:
+        """Threads of the passes that follow, on the CPU."""
+        torch.set_num_threads(num_threads)
+        if self.fused:
+            self.fused.native.set_num_threads(num_threads)
 
     def encode(self, batch: SourceBatch) -> Tensor | Quantized:
         """Packed sources → encoder output [num_tokens, d_model], as `write_cross_kv` takes it."""

@@ -55,6 +55,10 @@ class Native:
         """Use a lower instruction set than the best one (for tests)."""
         self._library.nllbd_set_level(LEVELS.index(level))
 
+    def set_num_threads(self, num_threads: int) -> None:
+        """For calls from this thread (the library has a thread pool of its own beside PyTorch's)."""
+        self._library.nllbd_set_num_threads(num_threads)
+
     def add_norm_quantize(self, hidden: Tensor, added: Accumulator | None, weight: Tensor, bias: Tensor) -> Quantized:
         """hidden [R, n] += added, in place; its LayerNorm as int8."""
         rows, width = hidden.shape

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include <omp.h>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC push_options
@@ -59,6 +61,7 @@ Level level = detect();
 #endif
 
 extern "C" {
+void nllbd_set_num_threads(int n) { omp_set_num_threads(n); }
 int nllbd_level() { return level; }
 void nllbd_set_level(int wanted) { level = wanted < detect() ? (Level)wanted : detect(); }
 
