@@ -75,9 +75,12 @@ class NllbModel:
         matrix = LinearWeight(self.embedding)
         if self.precision == "int8" and "lm_head.weight" in weights:
             matrix = weights.take_linear("lm_head.weight", self.config.vocab_size, self.config.d_model)
+        # tiles of equal size: a small rest would be slow out of proportion
+        num_tiles = max(1, round(self.config.vocab_size / TILE_ROWS))
+        size = -(-self.config.vocab_size // num_tiles)
         tiles = [
-            make_linear(matrix.rows(start, start + TILE_ROWS), None, self.precision, self.device)
-            for start in range(0, self.config.vocab_size, TILE_ROWS)
+            make_linear(matrix.rows(start, start + size), None, self.precision, self.device)
+            for start in range(0, self.config.vocab_size, size)
         ]
         if self.precision == "int8":
             release(matrix.values)

@@ -1,5 +1,7 @@
 """Int8 linear: close to the float result, and the same bits whatever shares the batch."""
 
+import time
+
 import pytest
 import torch
 
@@ -42,3 +44,27 @@ def test_quantize_rows_is_symmetric_and_full_range() -> None:
     rows, scale = quantize_rows(x)
     assert rows.tolist() == [[-127, 64, 127], [0, 0, 0]]
     assert scale.tolist() == pytest.approx([2 / 127, 0.0])
+
+
+def test_few_rows_padded_or_not_give_the_same_bits(layer) -> None:
+    int8, _, _ = layer
+    rows, _ = quantize_rows(torch.randn(3, 256))
+    int8.min_rows = 1
+    plain = int8.accumulate(rows)
+    int8.min_rows = 16
+    assert torch.equal(int8.accumulate(rows), plain)
+
+
+def test_one_row_is_never_much_slower_than_sixteen() -> None:
+    wide = Int8Linear(*quantize_rows(torch.randn(8192, 256)), None)
+    one, sixteen = torch.zeros(1, 256, dtype=torch.int8), torch.zeros(16, 256, dtype=torch.int8)
+
+    def best_s(rows: torch.Tensor) -> float:
+        times = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            wide.accumulate(rows)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    assert best_s(one) < 10 * best_s(sixteen)
