@@ -1,7 +1,8 @@
 """HTML cut into markup and text: tags are kept as they are, what is between them is decoded, and escaped again later.
 
 A first form: tags are segment boundaries, so a sentence with a `<b>` in it is translated in parts. Forgiving, as
-browsers are: what is no tag is text. Linear in the length of the input, whatever the input. Knows no languages.
+browsers are: what is no tag is text. What is one comes back byte for byte. Linear in the length of the input, whatever
+the input. Knows no languages.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_TAG = re.compile(r"<[/!?]?[A-Za-z][^<>]*>")
-_NAME = re.compile(r"<([A-Za-z][A-Za-z0-9]*)")
-_COMMENT_OPEN, _COMMENT_CLOSE = "<!--", "-->"
+# A quote opens a value only after `=`; `>` and `<` in a quoted value belong to it. Possessive, and the next `<` outside
+# quotes ends the search, so that a `<` that starts no tag costs little however many there are.
+_TAG = re.compile(
+    r"""</?[A-Za-z](?:=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>]*+)|[^<>=])*+>|<[!?][A-Za-z\[][^<>]*+>""",
+)
+_NAME = re.compile(r"<([A-Za-z][^\s/<>]*)")
+# What ends only at its own closer, whatever stands in it: opener, closer, where in it the closer may begin (`<!-->`).
+_WHOLE = (("<!--", "-->", 2), ("<![CDATA[", "]]>", 9), ("<?", "?>", 2))
 #: Elements whose content is not language.
 _OPAQUE = frozenset({"script", "style", "code", "pre", "kbd", "samp", "svg", "math", "template"})
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -57,36 +63,38 @@ def visible_text(source: str) -> str:
 
 
 def _markup_spans(source: str) -> Iterator[tuple[int, int]]:
-    """Spans of tags, comments and whole opaque elements."""
-    lowered: str | None = None  # made at most once
-    closed: set[str] = set()  # closers known not to come again: looking twice would make this quadratic
+    """Spans of tags, comments, CDATA, processing instructions and whole opaque elements."""
+    missing: set[str] = set()  # closers known not to come again: looking twice would make this quadratic
     position = 0
     while (start := source.find("<", position)) >= 0:
-        position = start + 1
-        if source.startswith(_COMMENT_OPEN, start) and _COMMENT_CLOSE not in closed:
-            stop = source.find(_COMMENT_CLOSE, start + len(_COMMENT_OPEN))
-            if stop < 0:
-                closed.add(_COMMENT_CLOSE)
-                continue
-            position = stop + len(_COMMENT_CLOSE)
+        position = _end_of_whole(source, start, missing)
+        if not position and (tag := _TAG.match(source, start)):
+            position = _end_of_element(source, tag, missing)
+        if position:
             yield start, position
-            continue
-        tag = _TAG.match(source, start)
-        if tag is None:
-            continue
-        position = tag.end()
-        name = _NAME.match(source, start)
-        closer = f"</{name.group(1).lower()}" if name else ""
-        if closer[2:] in _OPAQUE and not tag.group().endswith("/>") and closer not in closed:
-            lowered = _lower(source) if lowered is None else lowered
-            stop = lowered.find(closer, position)
-            if stop < 0:
-                closed.add(closer)
-            else:
-                position = stop
-        yield start, position
+        else:
+            position = start + 1
 
 
-def _lower(source: str) -> str:
-    """ASCII letters lowered, everything else and all offsets kept (`str.lower` lengthens some letters)."""
-    return source.translate({upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)})
+def _end_of_whole(source: str, start: int, missing: set[str]) -> int:
+    """Where the comment, CDATA section or processing instruction at `start` ends; 0 if there is none."""
+    for opener, closer, offset in _WHOLE:
+        if closer not in missing and source.startswith(opener, start):
+            stop = source.find(closer, start + offset)
+            if stop >= 0:
+                return stop + len(closer)
+            missing.add(closer)
+    return 0
+
+
+def _end_of_element(source: str, tag: re.Match[str], missing: set[str]) -> int:
+    """Where the tag ends; of an opaque element, where its content does."""
+    opening = _NAME.match(tag.group())
+    name = opening.group(1).lower() if opening else ""
+    if name not in _OPAQUE or name in missing or tag.group().endswith("/>"):
+        return tag.end()
+    closing = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE | re.ASCII).search(source, tag.end())
+    if closing is None:
+        missing.add(name)
+        return tag.end()
+    return closing.start()

@@ -11,7 +11,24 @@ from hypothesis import strategies as st
 from nllbd.text import html
 
 WORDS = ["<", ">", "<p>", "</p>", "<br/>", "<!--", "-->", "<script>", "</script>", "&amp;", "&", '<a href="x">', "text"]
-ODDITIES = [" ", "\n", "İ", "<SCRIPT>", "<pre", "'", '"', "<3", "</"]
+ODDITIES = [
+    " ",
+    "\n",
+    "İ",
+    "<SCRIPT>",
+    "<pre",
+    "'",
+    '"',
+    "<3",
+    "</",
+    "<a b=",
+    "=",
+    "<![CDATA[",
+    "]]>",
+    "<?",
+    "?>",
+    "<!",
+]
 MARKUP = st.lists(st.sampled_from([*WORDS, *ODDITIES]), max_size=30).map("".join)
 
 
@@ -24,6 +41,45 @@ def test_runs_concatenate_to_the_source(source: str) -> None:
         assert run.start == position
         assert run.raw
         position += len(run.raw)
+
+
+NAMES = st.from_regex(r"[a-zA-Z][a-zA-Z0-9:-]{0,5}", fullmatch=True)
+SPACES = st.sampled_from(["", " ", "\n\t"])
+VALUES = st.text(st.sampled_from("ab<>/=!&-[]' \"\n"), max_size=12)
+ATTRIBUTES = st.one_of(
+    NAMES,
+    st.builds('{}{}={}"{}"'.format, NAMES, SPACES, SPACES, VALUES.map(lambda value: value.replace('"', ""))),
+    st.builds("{}{}={}'{}'".format, NAMES, SPACES, SPACES, VALUES.map(lambda value: value.replace("'", ""))),
+    st.builds("{}={}".format, NAMES, st.from_regex(r"[a-z0-9./?&;\"]{1,8}[a-z]", fullmatch=True)),
+)
+TAGS = st.builds(
+    "<{}{}{}>".format,
+    NAMES.filter(lambda name: name.lower() not in ("svg", "pre", "kbd", "samp", "code", "math", "style", "script")),
+    st.lists(ATTRIBUTES, max_size=3).map(lambda found: "".join(f" {attribute}" for attribute in found)),
+    st.sampled_from(["", " ", " /"]),
+)
+WHOLE = st.one_of(
+    TAGS,
+    NAMES.map("</{}>".format),
+    VALUES.map(lambda value: f"<!--{value.replace('-', '').lstrip('>')}-->"),
+    VALUES.map(lambda value: f"<![CDATA[{value.replace(']', '')}]]>"),
+    VALUES.map(lambda value: f"<?xml {value}?>"),
+    VALUES.map(lambda value: f"<script a='>'>{value}</SCRIPT >"),
+    VALUES.map(lambda value: f"<style>{value}</style>"),
+    st.sampled_from(
+        ["<!DOCTYPE html>", '<!doctype html PUBLIC "-//W3C//DTD XHTML 1.0//EN" "x">', "<![endif]>", "<!-->"]
+    ),
+)
+TEXTS = st.text(st.sampled_from("ab >\"'=&;!-/é"), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(st.booleans(), WHOLE, TEXTS)))
+def test_markup_survives_and_only_markup(parts: list[tuple[bool, str, str]]) -> None:
+    pieces = [(markup, tag if markup else text) for markup, tag, text in parts]
+    runs = html.parse("".join(raw for _, raw in pieces))
+    for is_markup in (True, False):
+        wanted = "".join(raw for markup, raw in pieces if markup == is_markup)
+        assert "".join(run.raw for run in runs if run.is_markup == is_markup) == wanted
 
 
 @given(st.text())
@@ -47,6 +103,17 @@ def test_escaped_text_is_one_run_that_reads_the_same(text: str) -> None:
         ("1 < 2 > 0", ["1 < 2 > 0"]),
         ("I <3 you", ["I <3 you"]),
         ("<!DOCTYPE html><br/>x", ["x"]),
+        ('<p title="a>b">Hello.</p>', ["Hello."]),
+        ('<p title=\'<b>"\' alt = "x>">Hello.</p>', ["Hello."]),
+        ('<p title="never closed>Hello.</p>', ["Hello."]),
+        ("<p title=it's>Hello.</p>", ["Hello."]),
+        ("<p it's>Hello, it's me.</p>", ["Hello, it's me."]),
+        ('if a < b and c="d" > e', ['if a < b and c="d" > e']),
+        ("<![CDATA[a > b <p>]]>text", ["text"]),
+        ("<?php $a->b(); ?>text", ["text"]),
+        ("<!-->text<!--->text<!-- - -- > -->", ["text", "text"]),
+        ("<script>'</scripts>'</script>text", ["text"]),
+        ("<pre-view>text</pre-view>", ["text"]),
         ("İ<script>a</script>b", ["İ", "b"]),
     ],
 )
@@ -58,7 +125,22 @@ def test_visible_text_is_for_detection() -> None:
     assert html.visible_text("<p>Hello</p><script>x</script><p>there</p>") == "Hello there"
 
 
-@pytest.mark.parametrize("unit", ["<!--", "<script>", "<a ", "<", "<a '", "</", "<script><style>", "<a>"])
+QUOTED = [
+    "<a b='",
+    "<a b='>'",
+    "<a b='<a b=\"",
+    "<a b=\"x'",
+    "<![CDATA[",
+    "<?",
+    "<!",
+    "<!D '",
+    "<a b= ",
+    "<a =",
+    "<svg></svgx",
+]
+
+
+@pytest.mark.parametrize("unit", ["<!--", "<script>", "<a ", "<", "<a '", "</", "<script><style>", "<a>", *QUOTED])
 def test_time_grows_linearly(unit: str) -> None:
     began = time.perf_counter()
     html.parse(unit * (400_000 // len(unit)))
