@@ -9,6 +9,9 @@ another way. `ways` gives the ways of one core, the most natural first:
    vocabulary lacks characters of a span or of a word, for raw cannot succeed then.
 3. split: what stands between the spans is translated alone. Never loses a span, reads worse; said in a warning.
 
+Digits that normalization would make others of (`½`, `²`, `Ⅳ`, `①`) are protected like that, too, and never go raw:
+`10²` must not become `102`.
+
 `<unk>` in an output is replaced by the source's character where it is plain which one is meant. Knows no engine.
 """
 
@@ -33,6 +36,12 @@ Span = tuple[int, int]
 _MASK = re.compile(r"[(（]\s*(\d{1,4})\s*[)）]")
 _MARK_AND_SPACE = re.compile(f"^{UNK_MARK} | ?{UNK_MARK}")
 _MAX_MASKED = 9
+_MAX_UNIT = 3  # letters of a word that is rather a unit or a formula: `km²`, `H₂O`, `C#`
+_MAX_GLUED = 32
+_ALNUM_BEFORE, _ALNUM_AFTER = re.compile(r"[^\W_]+\Z"), re.compile(r"\A[^\W_]+")
+_DIGITS_BEFORE, _DIGITS_AFTER = re.compile(r"\d[\d.,]*\Z"), re.compile(r"\A\d+")
+_NUMERAL_KINDS = frozenset({"No", "Nl", "Sm", "Ps", "Pe"})
+_CHANGING = re.compile(r"<(?:super|sub|fraction|circle|compat)>")
 _SYMBOLS = frozenset("%@#&*/\\§‰_")  # punctuation to Unicode, but no other sign can stand for them
 
 
@@ -58,11 +67,14 @@ class _Unknown:
 
     @property
     def matters(self) -> bool:
-        """Words and symbols must not vanish. A rare letter within a word is no loss when the word is translated, and a
-        dash or a quotation mark may have become another one.
+        """Words, numbers and symbols must not vanish. A rare letter within a word is no loss when the word is
+        translated, nor is a sign between two words, and a dash or a quotation mark may have become another one.
         """
-        return not any(self.glued) and any(
-            unicodedata.category(char)[0] in "LNS" or char in _SYMBOLS for char in self.text
+        kinds = {unicodedata.category(char)[0] for char in self.text}
+        if "N" in kinds:
+            return True
+        return ("L" in kinds and not any(self.glued)) or (
+            ("S" in kinds or not _SYMBOLS.isdisjoint(self.text)) and not all(self.glued)
         )
 
 
@@ -96,9 +108,11 @@ class Way:
 
 def ways(core: str, tokenizer: Tokenizer) -> Iterator[Way]:
     """The ways to translate `core`, best first; there is at least one, and the last one always restores completely."""
-    spans = find_spans(core)
-    unknown = [span for span in tokenizer.unknown_spans(core) if _unknown_run(core, span).matters]
-    if not unknown and not any(tokenizer.unknown_spans(core[start:end]) for start, end in spans):
+    unspeakable = _unspeakable(core, tokenizer)
+    numerals = [_widened(core, span) for span in _numerals(core, unspeakable)]
+    spans = _merged(find_spans(core) + numerals)
+    unknown = [_widened(core, span) for span in unspeakable if _unknown_run(core, span).matters]
+    if not unknown and not numerals and not any(tokenizer.unknown_spans(core[start:end]) for start, end in spans):
         yield _way("raw", core, (core,), tokenizer)
     if not spans and not unknown:
         return
@@ -123,6 +137,35 @@ def _way(
     masked: tuple[tuple[int, str], ...] = (),
 ) -> Way:
     return Way(kind, core, texts, template, masked, tuple(_unknown(text, tokenizer) for text in texts))
+
+
+def _unspeakable(text: str, tokenizer: Tokenizer) -> list[Span]:
+    """What the vocabulary lacks: whole characters, also where it lacks but a part of one (`℃` is `°C` to it)."""
+    return [(start, max(end, start + 1)) for start, end in tokenizer.unknown_spans(text)]
+
+
+def _numerals(core: str, unknown: list[Span]) -> Iterator[Span]:
+    """Digits and their signs that normalization makes others of, and what the vocabulary lacks between two digits."""
+    if not core.isascii():
+        for i, char in enumerate(core):
+            if unicodedata.category(char) in _NUMERAL_KINDS and _CHANGING.match(unicodedata.decomposition(char)):
+                yield i, i + 1
+    for start, end in unknown:
+        if core[start - 1 : start].isdigit() and core[end : end + 1].isdigit():
+            yield start, end
+
+
+def _widened(core: str, span: Span) -> Span:
+    """The span with the digits it stands at; with letters too where they are a unit or a formula and no word."""
+    start, end = span
+    if not any(unicodedata.category(char)[0] in "NS" or char in _SYMBOLS for char in core[start:end]):
+        return span
+    left, right = core[max(0, start - _MAX_GLUED) : start], core[end : end + _MAX_GLUED]
+    before, after = _ALNUM_BEFORE.search(left), _ALNUM_AFTER.search(right)
+    letters = [char for match in (before, after) if match for char in match[0] if char.isalpha()]
+    if len(letters) > _MAX_UNIT or any(unicodedata.category(char) not in ("Lu", "Ll") for char in letters):
+        before, after = _DIGITS_BEFORE.search(left), _DIGITS_AFTER.search(right)
+    return start - (len(before[0]) if before else 0), end + (len(after[0]) if after else 0)
 
 
 def _merged(spans: list[Span]) -> list[Span]:
@@ -199,7 +242,7 @@ def _has_letter(text: str) -> bool:
 
 
 def _unknown(text: str, tokenizer: Tokenizer) -> tuple[_Unknown, ...]:
-    return tuple(_unknown_run(text, span) for span in tokenizer.unknown_spans(text))
+    return tuple(_unknown_run(text, span) for span in _unspeakable(text, tokenizer))
 
 
 def _unknown_run(text: str, span: Span) -> _Unknown:

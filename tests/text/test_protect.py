@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,6 +101,43 @@ def test_unknown_punctuation_is_repaired_where_it_is_plain() -> None:
 def test_rare_letters_inside_a_word_are_left_to_the_model() -> None:
     assert kinds("Ça va bien.") == ["raw"]
     assert translate("Ça va bien.", lambda _: "I am fine.") == Restored("I am fine.")
+
+
+@pytest.mark.parametrize(
+    ("core", "text"),
+    [
+        ("Add ½ cup of milk.", "Add (1) cup of milk."),
+        ("Add 1½ cups of milk.", "Add (1) cups of milk."),
+        ("Add 1⁄2 cup of milk.", "Add (1) cup of milk."),
+        ("It is 10² or 10⁻³ for you.", "It is (1) or (2) for you."),
+        ("We drink H₂O here.", "We drink (1) here."),
+        ("It has 12 km² of land.", "It has 12 (1) of land."),
+        ("Chapter Ⅳ of the book.", "Chapter (1) of the book."),
+        ("① Open the door.", "(1) Open the door."),
+        ("We saw that here¹.", "We saw that here(1)."),
+        ("It costs 5€ today.", "It costs (1) today."),
+        ("It is 20℃ today.", "It is (1) today."),
+    ],
+)
+def test_numbers_keep_their_value(core: str, text: str) -> None:
+    assert way(core, "masked").texts == (text,)
+    assert kinds(core)[0] == "masked"
+    assert translate(core, str).text == core
+
+
+NUMERALS = st.characters(categories=["No", "Nl", "Nd", "Sc"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["hello ", "a", "5", "10", " ", "."]) | NUMERALS, max_size=12).map("".join))
+def test_no_number_changes_silently(core: str) -> None:
+    restored = translate(core, round_trip)
+    plain = unicodedata.normalize("NFKC", restored.text)
+    same = [char for char in core if char.isnumeric()] == [char for char in restored.text if char.isnumeric()]
+    decimals = [char for char in unicodedata.normalize("NFKC", core) if char.isdecimal()]
+    assert same or "unk" in restored.warnings or decimals == [char for char in plain if char.isdecimal()]
+    for char in "½²₂Ⅳ①":
+        assert restored.text.count(char) == core.count(char)
 
 
 SPANS = ["{name}", "%s", "${x}", "{{y}}", "<b>", "</b>", "https://a.b/c", "a@b.org", "&amp;", "王", "😀", "(1)", "—"]
