@@ -23,6 +23,7 @@ from pathlib import Path
 import nllbd
 from nllbd.bridge.channel import Channel
 from nllbd.bridge.codec import FromEngine, Heartbeat, Ready, Report, Start, StartFailed, Work
+from nllbd.bridge.pace import Pace
 from nllbd.bridge.probation import Cause
 from nllbd.bridge.protocol import EngineConfig, EngineInfo
 
@@ -42,7 +43,8 @@ class Limits:
         heartbeat_s: how often the child says that it lives, and how often we look.
         stopped_s: silence after which a process that the kernel calls stopped is frozen.
         silent_s: silence of a process that is not stopped; long, as a loaded machine may starve it.
-        step_s: how long one step may last.
+        step_s: how long one step may last at the most.
+        step_floor_s: what a step may last in any case; between the two, `pace.Pace` decides.
         load_s: how long building the engine may take (weights may come over a network).
     """
 
@@ -50,6 +52,7 @@ class Limits:
     stopped_s: float = 2.0
     silent_s: float = 15.0
     step_s: float = 30.0
+    step_floor_s: float = 3.0
     load_s: float = 900.0
 
 
@@ -65,11 +68,12 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What a child tells its owner, on the loop."""
+    """What a child tells its owner, on the loop. `is_hang_trial` asks whether it has only suspects of a hang."""
 
     on_ready: Callable[[EngineInfo], None]
     on_report: Callable[[Report], None]
     on_drained: Callable[[], None]
+    is_hang_trial: Callable[[], bool] = lambda: False
 
 
 class Child:
@@ -81,10 +85,13 @@ class Child:
         num_outcomes: how much it has delivered.
     """
 
-    def __init__(self, config: EngineConfig, limits: Limits, listener: Listener) -> None:
+    def __init__(self, config: EngineConfig, limits: Limits, listener: Listener, pace: Pace) -> None:
         self._config = config
         self._limits = limits
         self._listener = listener
+        self._pace = pace
+        self._pace.begin_life()
+        self._beats: tuple[int, int] = (0, 0)  # a step, and how many heartbeats came while it lasted
         self._verdict: asyncio.Future[Death | None] = asyncio.get_running_loop().create_future()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._started_at = self._heard_at = time.monotonic()
@@ -166,13 +173,21 @@ class Child:
                 self.num_outcomes += len(message.outcomes)
                 self._listener.on_report(message)
             case Heartbeat():
-                if message.step_s > self._limits.step_s:
-                    self._condemn(Cause.FAULT, f"step {message.step} hangs for {message.step_s:.0f} s")
+                self._on_heartbeat(message)
             case Ready():
                 self.is_ready = True
                 self._listener.on_ready(message.info)
             case StartFailed():
                 self._start_error = (message.code, message.message)
+
+    def _on_heartbeat(self, beat: Heartbeat) -> None:
+        """Judge the step that lasts. Time in which a frozen or starved child could not even beat does not count."""
+        self._pace.record(beat.num_steps, beat.longest_s)
+        step, num_beats = self._beats
+        self._beats = (beat.step, num_beats + 1 if beat.step == step and beat.step_s else 1)
+        limit_s = self._pace.limit_s(on_trial=self._listener.is_hang_trial())
+        if beat.step_s > limit_s and self._beats[1] * self._limits.heartbeat_s > limit_s / 2:
+            self._condemn(Cause.HANG, f"step {beat.step} hangs for {beat.step_s:.1f} s")
 
     def _on_closed(self, reason: str) -> None:
         _log.debug("engine process %d: %s", self.pid, reason)

@@ -72,10 +72,15 @@ class Report(msgspec.Struct, frozen=True, tag=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag=True):
-    """Child, from a thread of its own. `step_s`: how long the current step has lasted; 0 between steps."""
+    """Child, from a thread of its own. `step_s`: how long the current step has lasted; 0 between steps.
+
+    num_steps, longest_s: how many steps have ended, and how long the longest of the recent ones took.
+    """
 
     step: int
     step_s: float
+    num_steps: int = 0
+    longest_s: float = 0.0
 
 
 ToEngine: TypeAlias = Start | Work

@@ -27,7 +27,8 @@ _MAX_LONE_DEATHS = 5
 class Cause(enum.Enum):
     """Why an engine ended."""
 
-    FAULT = "fault"  # crashed, exited or hung by itself
+    FAULT = "fault"  # crashed or exited by itself
+    HANG = "hang"  # a step of its did not end
     OUTSIDE = "outside"  # SIGKILL or SIGSTOP, not sent by us: an operator, or the kernel's memory killer
 
 
@@ -38,11 +39,17 @@ class Probation:
         self._groups: deque[dict[int, None]] = deque()
         self._deaths: Counter[int] = Counter()
         self._lone_deaths: Counter[int] = Counter()
+        self._hung: set[int] = set()
 
     @property
     def group(self) -> tuple[int, ...] | None:
         """The ids that alone may be in the engine now; None = no trial, all may."""
         return tuple(self._groups[0]) if self._groups else None
+
+    @property
+    def is_for_hang(self) -> bool:
+        """Whether there is a trial now, and of sequences that were in a step that hung."""
+        return bool(self._groups) and not self._hung.isdisjoint(self._groups[0])
 
     @property
     def num_suspects(self) -> int:
@@ -54,6 +61,8 @@ class Probation:
         Returns the id that is convicted thereby, if any; the caller then calls `clear` for it.
         """
         self._deaths.update(in_step)
+        if cause is Cause.HANG:
+            self._hung.update(in_step)
         if len(in_step) == 1 and self._is_guilty(in_step[0], cause):
             return in_step[0]
         self._regroup(in_step)
@@ -61,7 +70,7 @@ class Probation:
 
     def _is_guilty(self, seq_id: int, cause: Cause) -> bool:
         self._lone_deaths[seq_id] += 1
-        if cause is Cause.FAULT and self._deaths[seq_id] >= _MAX_DEATHS:
+        if cause is not Cause.OUTSIDE and self._deaths[seq_id] >= _MAX_DEATHS:
             return True
         return self._lone_deaths[seq_id] >= _MAX_LONE_DEATHS
 
@@ -80,6 +89,7 @@ class Probation:
         """The sequence ended, in whatever way. True if that ended the current group's trial."""
         self._deaths.pop(seq_id, None)
         self._lone_deaths.pop(seq_id, None)
+        self._hung.discard(seq_id)
         if not self._groups:
             return False
         current = self._groups[0]

@@ -14,6 +14,7 @@ from nllbd.bridge.alarm import DeadlineAlarm
 from nllbd.bridge.child import Child, Death, Limits, Listener
 from nllbd.bridge.codec import CodecError, Report, Update, Work, encode
 from nllbd.bridge.ledger import Ledger
+from nllbd.bridge.pace import Pace
 from nllbd.bridge.policy import RestartPolicy, Setbacks
 from nllbd.bridge.probation import Cause, Probation, Quarantine
 from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineState, EngineStats
@@ -38,6 +39,7 @@ class ProcessEngine:
     ) -> None:
         self._config = config
         self._limits = limits or Limits()
+        self._pace = Pace(self._limits.step_s, self._limits.step_floor_s)
         self._policy = policy or RestartPolicy()
         self._quarantine = quarantine or Quarantine()
         self._probation = Probation()
@@ -226,9 +228,10 @@ class ProcessEngine:
     # Supervision
 
     async def _supervise(self) -> None:
+        listener = Listener(self._on_ready, self._on_report, self._pump, lambda: self._probation.is_for_hang)
         try:
             while True:
-                child = Child(self._config, self._limits, Listener(self._on_ready, self._on_report, self._pump))
+                child = Child(self._config, self._limits, listener, self._pace)
                 death = await self._run(child)
                 if self._is_hopeless(death):
                     return

@@ -39,6 +39,7 @@ from nllbd.sched.sequence import SequenceOutcome
 
 _READ_BYTES = 1 << 18
 _STATS_EVERY_S = 0.1
+_RECENT_STEPS = 2000
 _PR_SET_PDEATHSIG = 1
 EXIT_ORPHANED = 70
 EXIT_NOT_STARTED = 71
@@ -85,10 +86,29 @@ class Pulse:
 
     step: int = 0
     began: float | None = None
+    num_steps: int = 0
+    longest_s: float = 0.0
+    _earlier_s: float = 0.0  # the longest of the `_RECENT_STEPS` before those that are counted now
+    _present_s: float = 0.0
 
     def heartbeat(self) -> Heartbeat:
         began = self.began
-        return Heartbeat(self.step, 0.0 if began is None else time.monotonic() - began)
+        step_s = 0.0 if began is None else time.monotonic() - began
+        return Heartbeat(self.step, step_s, self.num_steps, self.longest_s)
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+
+    def end(self) -> None:
+        """The step is done."""
+        assert self.began is not None
+        took_s = time.monotonic() - self.began
+        self.began = None
+        if self.num_steps % _RECENT_STEPS == 0:
+            self._earlier_s, self._present_s = self._present_s, 0.0
+        self._present_s = max(self._present_s, took_s)
+        self.longest_s = max(self._earlier_s, self._present_s)
+        self.num_steps += 1
 
 
 class StepReporter:
@@ -108,9 +128,9 @@ class StepReporter:
         self._follow(plan)
         self._pulse.step = plan.step
         self.flush(always=False)
-        self._pulse.began = time.monotonic()
+        self._pulse.begin()
         result = self._runner.execute(plan)
-        self._pulse.began = None
+        self._pulse.end()
         for seq_id in [done.seq_id for done in result.finished] + [seq_id for seq_id, _ in result.failed]:
             self._held.pop(seq_id, None)
         return result

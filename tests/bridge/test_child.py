@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from nllbd.bridge.child import Child, Limits, Listener, _is_stopped, _read_status
+from nllbd.bridge.pace import Pace
 from nllbd.bridge.probation import Cause
 
 
 def make(kit: Any, limits: Limits) -> Child:
-    return Child(kit.config(), limits, Listener(lambda info: None, lambda report: None, lambda: None))
+    listener = Listener(lambda info: None, lambda report: None, lambda: None)
+    return Child(kit.config(), limits, listener, Pace(limits.step_s, limits.step_floor_s))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ from_engine = st.one_of(
         st.lists(outcomes, max_size=3).map(tuple),
         st.none() | st.builds(EngineStats),
     ),
-    st.builds(Heartbeat, ids, seconds),
+    st.builds(Heartbeat, ids, seconds, ids, seconds),
 )
 
 

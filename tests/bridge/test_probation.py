@@ -130,3 +130,17 @@ def test_quarantine_is_bounded_and_forgets() -> None:
     now[0] = 10.0
     assert not quarantine.holds(request(3))
     assert len(quarantine) == 1
+
+
+def test_a_trial_knows_whether_it_is_for_a_hang() -> None:
+    probation = Probation()
+    assert not probation.is_for_hang
+    probation.record_death([1, 2], Cause.HANG)
+    assert probation.is_for_hang
+    assert probation.record_death([2], Cause.HANG) == 2
+    probation.clear(2)
+    assert probation.is_for_hang
+    probation.clear(1)
+    assert not probation.is_for_hang
+    probation.record_death([3, 4], Cause.FAULT)
+    assert not probation.is_for_hang

@@ -114,6 +114,27 @@ async def test_a_hanging_input_fails_alone(kit: Any) -> None:
         assert all(map(kit.is_echo, asked, outcomes))
 
 
+async def test_a_hanging_input_among_24_takes_nobody_s_deadline(kit: Any) -> None:
+    """`step_s` is what a slow model may take; the pace of this one tells a hang long before."""
+    limits = Limits(heartbeat_s=0.05, step_s=60.0, step_floor_s=0.8)
+    async with running(kit.config(f"step_ms=2,hang_on={kit.POISON}"), limits=limits) as engine:
+        asked = kit.requests(engine, 24)
+        batch = [*asked[:12], kit.request(engine, 5, kit.POISON, 6), *asked[12:]]
+        outcomes = await asyncio.wait_for(asyncio.gather(*engine.submit(batch)), 50)
+        assert outcomes.pop(12).reason is FinishReason.FAILED
+        assert all(map(kit.is_echo, asked, outcomes))
+
+
+async def test_slow_steps_are_no_hang(kit: Any) -> None:
+    limits = Limits(heartbeat_s=0.02, step_s=60.0, step_floor_s=0.05)
+    async with running(kit.config("step_ms=60,token_us=4000"), limits=limits) as engine:
+        first = kit.request(engine, 5)
+        assert kit.is_echo(first, await engine.submit([first])[0])
+        asked = kit.requests(engine, 20)  # one step encodes them all, as long as twenty decoding steps take
+        assert all(map(kit.is_echo, asked, await asyncio.gather(*engine.submit(asked))))
+        assert engine.num_restarts == 0
+
+
 async def test_deadlines_pass_while_the_engine_is_frozen(kit: Any) -> None:
     async with running(kit.config(), limits=Limits(stopped_s=60.0)) as engine:
         os.kill(pid_of(engine), signal.SIGSTOP)
