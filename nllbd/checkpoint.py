@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nllbd.errors import CheckpointError
+from nllbd.languages import BY_CODE
 from nllbd.sched.sequence import EarlyStopping
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 SENTENCEPIECE_FILE = "sentencepiece.bpe.model"
+# Far beyond any NLLB-200 model, and still no danger: what exceeds them is a damaged file.
+_MAX_VOCABULARY, _MAX_WIDTH, _MAX_LAYERS, _MAX_POSITIONS = 1 << 24, 1 << 20, 1 << 10, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,63 +97,130 @@ def read_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
 
     Raises CheckpointError naming the file and what is wrong with it.
     """
-    config = _read_json(path / "config.json")
+    config = _read_object(path / "config.json")
     if config.get("model_type") != "m2m_100":
         raise CheckpointError(
-            f"{path / 'config.json'}: model_type is {config.get('model_type')!r}; nllbd serves m2m_100 (NLLB-200)"
+            f"{path / 'config.json'}: model_type is {_shown(config.get('model_type'))}; nllbd serves m2m_100 (NLLB-200)"
         )
     if not (path / SENTENCEPIECE_FILE).is_file():
         raise CheckpointError(f"{path}: {SENTENCEPIECE_FILE} is missing")
-    generation = _read_json(path / "generation_config.json", required=False)
-    tokenizer = _read_json(path / "tokenizer_config.json", required=False)
-    languages_file = path / "languages.json"
-    languages = tuple(_read_json(languages_file)) if languages_file.is_file() else None
+    tokenizer = _Fields(path / "tokenizer_config.json", required=False)
     return Checkpoint(
         path=path,
         name=name or ("demo" if path == DEMO_FOLDER else path.name.replace("--", "/")),
-        config=_model_config(config, path),
-        generation=_generation_defaults(generation, path),
-        languages=languages,
-        legacy_code_position=bool(tokenizer.get("legacy_behaviour", False)),
+        config=_model_config(_Fields(path / "config.json")),
+        generation=_generation_defaults(_Fields(path / "generation_config.json", required=False)),
+        languages=_languages(path / "languages.json"),
+        legacy_code_position=tokenizer.flag("legacy_behaviour", False),
         fingerprint=_fingerprint(path),
     )
 
 
-def _model_config(raw: dict[str, Any], path: Path) -> ModelConfig:
-    try:
-        config = ModelConfig(
-            vocab_size=raw["vocab_size"],
-            d_model=raw["d_model"],
-            encoder_layers=raw["encoder_layers"],
-            decoder_layers=raw["decoder_layers"],
-            encoder_heads=raw["encoder_attention_heads"],
-            decoder_heads=raw["decoder_attention_heads"],
-            encoder_ffn=raw["encoder_ffn_dim"],
-            decoder_ffn=raw["decoder_ffn_dim"],
-            max_positions=raw.get("max_position_embeddings", 1024),
-            scale_embedding=bool(raw.get("scale_embedding", True)),
-            pad_id=raw.get("pad_token_id", 1),
-            bos_id=raw.get("bos_token_id", 0),
-            eos_id=raw.get("eos_token_id", 2),
-            decoder_start_id=raw.get("decoder_start_token_id", 2),
-        )
-    except KeyError as missing:
-        raise CheckpointError(f"{path / 'config.json'}: {missing} is missing") from None
-    if raw.get("activation_function", "relu") != "relu":
-        raise CheckpointError(f"{path / 'config.json'}: activation {raw['activation_function']!r}, expected 'relu'")
+class _Fields:
+    """The fields of one JSON file. Whatever is missing or wrong is a CheckpointError that names file and field."""
+
+    def __init__(self, path: Path, *, required: bool = True) -> None:
+        self._path = path
+        self._raw = _read_object(path, required=required)
+
+    def count(self, name: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number from `low` to `high`."""
+        found = self.optional_count(name, low, high)
+        found = default if found is None else found
+        if found is None:
+            raise CheckpointError(f"{self._path}: {name} is missing")
+        return found
+
+    def optional_count(self, name: str, low: int, high: int) -> int | None:
+        value = self._raw.get(name)
+        if value is not None and (type(value) is not int or not low <= value <= high):
+            raise self.refusal(name, f"a whole number from {low} to {high}")
+        return value
+
+    def optional_number(self, name: str, low: float, high: float) -> float | None:
+        value = self._raw.get(name)
+        if value is not None and (type(value) not in (int, float) or not low <= value <= high):
+            raise self.refusal(name, f"a number from {low:g} to {high:g}")
+        return None if value is None else float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._raw.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.refusal(name, "true or false")
+        return default if value is None else value
+
+    def choice(self, name: str, *values: object) -> Any:
+        """One of `values`, or None. True is not 1 here."""
+        value = self._raw.get(name)
+        if value is not None and not any(type(value) is type(it) and value == it for it in values):
+            raise self.refusal(name, " or ".join(json.dumps(it) for it in values))
+        return value
+
+    def refusal(self, name: str, expected: str) -> CheckpointError:
+        return CheckpointError(f"{self._path}: {name} is {_shown(self._raw.get(name))}; expected {expected}")
+
+
+def _model_config(fields: _Fields) -> ModelConfig:
+    vocab_size = fields.count("vocab_size", 1, _MAX_VOCABULARY)
+    fields.choice("activation_function", "relu")
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        d_model=fields.count("d_model", 1, _MAX_WIDTH),
+        encoder_layers=fields.count("encoder_layers", 1, _MAX_LAYERS),
+        decoder_layers=fields.count("decoder_layers", 1, _MAX_LAYERS),
+        encoder_heads=fields.count("encoder_attention_heads", 1, _MAX_WIDTH),
+        decoder_heads=fields.count("decoder_attention_heads", 1, _MAX_WIDTH),
+        encoder_ffn=fields.count("encoder_ffn_dim", 1, _MAX_WIDTH),
+        decoder_ffn=fields.count("decoder_ffn_dim", 1, _MAX_WIDTH),
+        max_positions=fields.count("max_position_embeddings", 8, _MAX_POSITIONS, 1024),
+        scale_embedding=fields.flag("scale_embedding", True),
+        pad_id=fields.count("pad_token_id", 0, vocab_size - 1, 1),
+        bos_id=fields.count("bos_token_id", 0, vocab_size - 1, 0),
+        eos_id=fields.count("eos_token_id", 0, vocab_size - 1, 2),
+        decoder_start_id=fields.count("decoder_start_token_id", 0, vocab_size - 1, 2),
+    )
+    for name, heads in (
+        ("encoder_attention_heads", config.encoder_heads),
+        ("decoder_attention_heads", config.decoder_heads),
+    ):
+        if config.d_model % heads:
+            raise fields.refusal(name, f"a divisor of d_model, {config.d_model}")
     return config
 
 
-def _generation_defaults(raw: dict[str, Any], path: Path) -> GenerationDefaults:
-    early = raw.get("early_stopping")
-    if early not in (None, True, False, "never"):
-        raise CheckpointError(f"{path / 'generation_config.json'}: early_stopping is {early!r}")
+def _generation_defaults(fields: _Fields) -> GenerationDefaults:
+    """What is out of any reason is damage; what is merely more than a server allows yields to its caps later."""
     return GenerationDefaults(
-        num_beams=raw.get("num_beams"),
-        length_penalty=raw.get("length_penalty"),
-        early_stopping=early,
-        max_length=raw.get("max_length"),
+        num_beams=fields.optional_count("num_beams", 1, 1024),
+        length_penalty=fields.optional_number("length_penalty", -10, 10),
+        early_stopping=fields.choice("early_stopping", True, False, "never"),
+        max_length=fields.optional_count("max_length", 3, _MAX_POSITIONS),
     )
+
+
+def _languages(path: Path) -> tuple[str, ...] | None:
+    """The codes in `languages.json`, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    codes = _read_json(path)
+    if not isinstance(codes, list) or not codes or not all(isinstance(code, str) for code in codes):
+        raise CheckpointError(f'{path}: expected a list of FLORES-200 codes such as ["eng_Latn"], got {_shown(codes)}')
+    strange = [code for code in codes if code not in BY_CODE]
+    if strange:
+        raise CheckpointError(f"{path}: not language codes of NLLB-200: {_shown(strange)}")
+    return tuple(codes)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _read_object(path: Path, *, required: bool = True) -> dict[str, Any]:
+    found = _read_json(path, required=required)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {_shown(found)}")
+    return found
 
 
 def _read_json(path: Path, *, required: bool = True) -> Any:
@@ -161,12 +232,21 @@ def _read_json(path: Path, *, required: bool = True) -> Any:
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: cannot be read as JSON: nested too deeply") from None
 
 
 def _fingerprint(path: Path) -> str:
     """Identity of the checkpoint for caches: small files by content, weights by name, size and head and tail bytes."""
+    try:
+        return _digest(file for file in sorted(path.iterdir()) if file.is_file())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
+    for file in files:
         if file.suffix not in {".json", ".model", ".safetensors", ".bin"} or file.name == "held_out.json":
             continue
         size = file.stat().st_size

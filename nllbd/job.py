@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from nllbd.errors import InvalidValue
+from nllbd.errors import ConfigError, InvalidValue
 from nllbd.sched.sequence import EarlyStopping, Priority, SearchParams
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def search_params(job: TranslationJob, settings: Settings, checkpoint: Checkpoin
 
 
 def default_params(settings: Settings, checkpoint: Checkpoint) -> SearchParams:
-    """The search settings of a request that names none. A model's own wishes yield to this server's caps."""
+    """The search settings of a request that names none. A model's own wishes yield to this server's caps and to its
+    positions; the server's own `max_length` was held against them by `check_settings`.
+    """
     model = checkpoint.generation
     num_beams = _chosen(settings.num_beams, min(_chosen(model.num_beams, DEFAULTS.num_beams), settings.max_num_beams))
     max_length = _chosen(settings.max_length, _chosen(model.max_length, DEFAULTS.max_length))
@@ -145,6 +147,17 @@ def default_params(settings: Settings, checkpoint: Checkpoint) -> SearchParams:
         early_stopping=_chosen(settings.early_stopping, _chosen(model.early_stopping, DEFAULTS.early_stopping)),
         max_length=min(max_length, checkpoint.config.max_positions),
     )
+
+
+def check_settings(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Raise ConfigError for a setting that this model cannot fulfil."""
+    most = checkpoint.config.max_positions
+    if settings.max_length is not None and settings.max_length > most:
+        raise ConfigError(
+            f"{settings.origin('max_length')}: max_length is {settings.max_length}, but the model {checkpoint.name} "
+            f"has {most} positions: give at most {most}",
+            field="max_length",
+        )
 
 
 def max_segment_tokens(settings: Settings, checkpoint: Checkpoint) -> int:

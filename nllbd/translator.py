@@ -28,6 +28,7 @@ from nllbd.job import (
     TranslationJob,
     TranslationResult,
     Usage,
+    check_settings,
     max_segment_tokens,
     search_params,
     timeout_s,
@@ -76,6 +77,7 @@ class Translator:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_settings(settings, checkpoint)
         self._engine = engine
         self._tokenizer = tokenizer
         self._detector = detector

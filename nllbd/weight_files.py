@@ -20,6 +20,7 @@ from nllbd.errors import CheckpointError
 CHECKSUMS_FILE = "SHA256SUMS"
 _MAX_HEADER_BYTES = 100 << 20
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _EMBEDDINGS = (
     "model.shared.weight",
     "model.encoder.embed_tokens.weight",
@@ -78,7 +79,8 @@ def read_headers(file: Path) -> dict[str, TensorHeader]:
 
 
 def check_shapes(headers: dict[str, TensorHeader], config: ModelConfig, folder: Path) -> None:
-    """Raise CheckpointError for the first tensor that is missing or of another shape than config.json promises."""
+    """Raise CheckpointError for the first tensor that is missing, or of another shape than config.json promises or of
+    a type that is no weight's."""
     for name, shape in expected_shapes(config):
         header = headers.get(name)
         if header is None:
@@ -89,6 +91,22 @@ def check_shapes(headers: dict[str, TensorHeader], config: ModelConfig, folder: 
         raise CheckpointError(f"{folder}: the weights have no embedding: none of {', '.join(_EMBEDDINGS)}")
     for name in embeddings:
         _check_shape(name, headers[name], (config.vocab_size, config.d_model), folder)
+    _check_types(headers, folder)
+
+
+def _check_types(headers: dict[str, TensorHeader], folder: Path) -> None:
+    """Floating point, or int8 rows with a scale each, as `nllbd model quantize` writes them."""
+    for name, header in headers.items():
+        if header.dtype in _FLOATS:
+            continue
+        if header.dtype != "I8" or len(header.shape) != 2:
+            raise CheckpointError(f"{folder}: {name} is {header.dtype} {list(header.shape)}; expected floating point")
+        scale = headers.get(f"{name}_scale")
+        if scale is None:
+            raise CheckpointError(f"{folder}: {name} is I8, but the weights have no tensor {name}_scale")
+        if scale.dtype != "F32":
+            raise CheckpointError(f"{folder}: {name}_scale is {scale.dtype}; expected F32")
+        _check_shape(f"{name}_scale", scale, header.shape[:1], folder)
 
 
 def expected_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

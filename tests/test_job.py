@@ -9,8 +9,8 @@ import pytest
 
 from nllbd.checkpoint import Checkpoint, GenerationDefaults
 from nllbd.config import Settings
-from nllbd.errors import InvalidValue
-from nllbd.job import TranslationJob, max_segment_tokens, search_params, timeout_s
+from nllbd.errors import ConfigError, InvalidValue
+from nllbd.job import TranslationJob, check_settings, max_segment_tokens, search_params, timeout_s
 from nllbd.sched.sequence import SearchParams
 
 
@@ -71,6 +71,14 @@ def test_refused(demo_checkpoint: Checkpoint, asked: dict[str, Any], field: str)
 
 def test_alternatives_ask_for_hypotheses(demo_checkpoint: Checkpoint) -> None:
     assert search_params(job(num_alternatives=3), Settings(), demo_checkpoint).num_hypotheses == 3
+
+
+def test_a_setting_beyond_the_model_s_positions_is_refused(demo_checkpoint: Checkpoint) -> None:
+    most = demo_checkpoint.config.max_positions
+    check_settings(Settings(max_length=most), demo_checkpoint)
+    with pytest.raises(ConfigError, match=f"max_length is {most + 1}, .* has {most} positions") as error:
+        check_settings(Settings(max_length=most + 1), demo_checkpoint)
+    assert error.value.field == "max_length"
 
 
 def test_the_timeout_is_capped_and_must_be_one() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
 from nllbd.errors import CheckpointError
 from nllbd.weight_files import (
+    TensorHeader,
     check_archive,
     check_shapes,
     expected_shapes,
@@ -52,6 +53,24 @@ def test_a_missing_and_a_misshapen_tensor_are_named() -> None:
     del headers["model.shared.weight"]
     with pytest.raises(CheckpointError, match="no embedding"):
         check_shapes(headers, config, DEMO_FOLDER)
+
+
+def test_int8_weights_need_their_scales() -> None:
+    config = read_checkpoint(DEMO_FOLDER).config
+    name, width = "model.encoder.layers.0.fc1.weight", config.d_model
+    plain = read_headers(WEIGHTS)
+
+    def refused(says: str, **changed: TensorHeader) -> None:
+        with pytest.raises(CheckpointError, match=says):
+            check_shapes(plain | {name: TensorHeader("I8", (1024, width))} | changed, config, DEMO_FOLDER)
+
+    scale = {f"{name}_scale": TensorHeader("F32", (1024,))}
+    check_shapes(plain | {name: TensorHeader("I8", (1024, width))} | scale, config, DEMO_FOLDER)
+    refused("fc1.weight is I8, but the weights have no tensor .*fc1.weight_scale")
+    refused("fc1.weight_scale is F16", **{f"{name}_scale": TensorHeader("F16", (1024,))})
+    refused(r"fc1.weight_scale has shape \[256\]", **{f"{name}_scale": TensorHeader("F32", (256,))})
+    refused("fc1.weight is I64", **{name: TensorHeader("I64", (1024, width))})
+    refused("fc1.bias is I8", **scale, **{"model.encoder.layers.0.fc1.bias": TensorHeader("I8", (1024,))})
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 20_000, WEIGHTS.stat().st_size - 1])

@@ -38,9 +38,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from nllbd.checkpoint import read_checkpoint, resolve_model
+    from nllbd.job import check_settings
 
     settings = settings_from(args)
     checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
+    check_settings(settings, checkpoint)
     for note in settings.notes:
         print_line(f"note: {note}")
     print_line(f"ok: the settings are valid, model {checkpoint.name} is there")

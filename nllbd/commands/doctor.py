@@ -25,6 +25,7 @@ from nllbd.commands.output import Progress, human_bytes, print_line
 from nllbd.config import Settings, state_folder
 from nllbd.config.kinds import mask_url
 from nllbd.errors import CheckpointError
+from nllbd.text.tokenizer import Tokenizer
 from nllbd.weight_files import check_shapes, read_headers, weight_files
 
 _MIN_FREE_DISK = 1 << 30
@@ -73,6 +74,7 @@ def check_model(settings: Settings) -> Finding:
     """The checkpoint is complete and its tensors have the shapes that it promises."""
     try:
         checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
+        Tokenizer(checkpoint)
         files = weight_files(checkpoint.path)
         if files[0].suffix == ".safetensors":
             headers = {name: header for file in files for name, header in read_headers(file).items()}

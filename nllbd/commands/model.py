@@ -1,4 +1,5 @@
-"""Model folders: `list` what is here, `info` on one, `verify` its files against its own description and checksums."""
+"""Model folders: `list` what is here, `info` on one, `verify` its files against its own description and checksums,
+`quantize` one into a folder that loads faster and takes less memory in int8."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from nllbd.weight_files import (
     weight_files,
 )
 
+_MAX_PADDING = 1024  # ids beyond the last language code: `<mask>`, and what rounds the embedding up
 _META_LICENCE = "Meta's NLLB-200 weights are licensed CC-BY-NC 4.0: not for commercial use."
 
 
@@ -30,17 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(actions.add_parser("list", help="the bundled model and those in model_dir"), ["model_dir"])
     for name, purpose in (
         ("info", "shapes, size, languages, search defaults"),
-        ("verify", "check the weight files' headers, lengths and shapes, and print (or compare) sha256 checksums"),
+        ("verify", "check descriptions, vocabulary and weight files, and print (or compare) sha256 checksums"),
     ):
         action = actions.add_parser(name, help=purpose)
         action.add_argument("name", nargs="?", metavar="MODEL", help="default: the setting `model`")
         add_settings(action, ["model", "model_dir"])
+    action = actions.add_parser("quantize", help="write a model's int8 form, which loads faster, into a new folder")
+    action.add_argument("source", metavar="SOURCE", help="demo, a model folder, or a hub id pulled before")
+    action.add_argument("target", metavar="TARGET", type=Path, help="the new folder")
+    add_settings(action, ["model_dir"])
 
 
 def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     if args.action == "list":
         return _list(settings)
+    if args.action == "quantize":
+        return _quantize(resolve_model(args.source, settings.model_dir), args.target)
     checkpoint = read_checkpoint(resolve_model(args.name or settings.model, settings.model_dir))
     return {"info": _info, "verify": _verify}[args.action](checkpoint)
 
@@ -102,6 +110,7 @@ def _tensor_summary(files: list[Path]) -> str:
 
 def _verify(checkpoint: Checkpoint) -> int:
     folder = checkpoint.path
+    _verify_vocabulary(checkpoint)
     files = weight_files(folder)
     if files[0].suffix == ".safetensors":
         headers = _all_headers(files)
@@ -112,6 +121,33 @@ def _verify(checkpoint: Checkpoint) -> int:
             check_archive(file)
         print_line(f"ok: {_counted(len(files), 'archive')} undamaged (.bin: shapes are checked when it is loaded)")
     return _verify_checksums(folder)
+
+
+def _verify_vocabulary(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the SentencePiece model opens and is the one that the weights were made for."""
+    from nllbd.text.tokenizer import Tokenizer
+
+    size, used = checkpoint.config.vocab_size, Tokenizer(checkpoint).num_ids
+    if size > used + _MAX_PADDING:
+        raise CheckpointError(
+            f"{checkpoint.path / 'config.json'}: vocab_size is {size}, but {checkpoint.sentencepiece_path.name} and "
+            f"the language codes take only {used}; do they belong together?"
+        )
+    print_line(f"ok: the SentencePiece model and the language codes fill {used} of {size} ids")
+
+
+def _quantize(source: Path, target: Path) -> int:
+    from nllbd.model.quantize import quantize_checkpoint
+
+    target = target.expanduser()
+    with Progress("quantizing:") as progress:
+        try:
+            quantize_checkpoint(source, target, lambda done, total: progress.update(f"{done} of {total} tensors "))
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or target}: {error.strerror or error}") from None
+    before, after = (sum(file.stat().st_size for file in weight_files(folder)) for folder in (source, target))
+    print_line(f"ok: {target}, {human_bytes(before)} of weights became {human_bytes(after)}")
+    return 0
 
 
 def _verify_checksums(folder: Path) -> int:

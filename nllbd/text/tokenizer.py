@@ -34,6 +34,7 @@ class Tokenizer:
     Attributes:
         languages: the languages the checkpoint was trained on.
         unk_id: id of `<unk>`.
+        num_ids: how many ids specials, pieces and language codes take; a model's vocabulary may be padded beyond.
     Raises CheckpointError when the SentencePiece model cannot be read or does not fit NLLB's ids.
     """
 
@@ -47,10 +48,12 @@ class Tokenizer:
         self.unk_id = UNK_ID
         if self._pieces[:3] != ("<unk>", "<s>", "</s>"):
             raise CheckpointError(f"{checkpoint.sentencepiece_path}: pieces start {self._pieces[:3]}; not NLLB's")
-        if checkpoint.config.vocab_size < self._num_pieces + _OFFSET + len(MODEL_CODES):
+        self.num_ids = self._num_pieces + _OFFSET + len(MODEL_CODES)
+        if checkpoint.config.vocab_size < self.num_ids:
             raise CheckpointError(
-                f"{checkpoint.path}: vocab_size {checkpoint.config.vocab_size} has no room for {self._num_pieces} "
-                f"pieces and {len(MODEL_CODES)} language codes; do config.json and the SentencePiece model match?"
+                f"{checkpoint.path / 'config.json'}: vocab_size {checkpoint.config.vocab_size} has no room for "
+                f"{self._num_pieces} pieces and {len(MODEL_CODES)} language codes; do config.json and "
+                f"{checkpoint.sentencepiece_path.name} match?"
             )
 
     def encode(self, text: str, source_code: str) -> tuple[int, ...]:
