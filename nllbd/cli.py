@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "languages": "list the languages of a model",
         "config": "show, check or write down the settings",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
-        "model": "list, describe and verify model folders",
+        "model": "list, describe, verify and quantize model folders",
     }
 )
 
@@ -60,8 +60,11 @@ def _nowhere() -> TextIO:
 
 def _run(arguments: list[str]) -> int:
     parser = _parser()
-    if not arguments or arguments[0] not in COMMANDS:
-        parser.parse_args(arguments or ["--help"])  # exits: help, version or a complaint
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return MISUSED
+    if arguments[0] not in COMMANDS:
+        parser.parse_args(arguments)  # exits: help, version or a complaint
         return MISUSED
     name = arguments[0]
     module = importlib.import_module(f"nllbd.commands.{name}")

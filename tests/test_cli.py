@@ -33,13 +33,20 @@ def test_help_imports_neither_torch_nor_aiohttp() -> None:
     assert "translate" in result.stdout
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [["--help"], ["-h"]])
 def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
     shown = capsys.readouterr().out
     assert caught.value.code == 0
     assert all(re.search(rf"^  {name} +{purpose}$", shown, re.MULTILINE) for name, purpose in COMMANDS.items())
+
+
+def test_no_arguments_are_misuse_and_get_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == cli.MISUSED
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert all(purpose in shown.err for purpose in COMMANDS.values())
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

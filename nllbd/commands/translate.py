@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,7 +23,7 @@ from contextlib import suppress
 from nllbd.commands.backends import Ask, Backend, Translated, open_backend
 from nllbd.commands.options import MODEL_SETTINGS, add_settings, settings_from
 from nllbd.commands.output import Progress, flush_output, print_line
-from nllbd.errors import NllbdError
+from nllbd.errors import InvalidValue, NllbdError
 
 _GROUP_SIZE = 32  # lines sent together when they are there
 _MAX_GROUPS = 4  # groups under way at once: enough to keep the batch full
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="target", required=True, metavar="LANG", help="fr, fra_Latn, French")
     parser.add_argument("--url", help="ask this daemon (http://HOST:PORT or unix:/path) instead of loading a model")
     search = parser.add_argument_group("Search")
-    search.add_argument("--beams", type=int, metavar="N", help="lanes of the beam search; 1 is greedy")
+    search.add_argument("--num-beams", "--beams", type=int, metavar="N", help="lanes of the beam search; 1 is greedy")
     search.add_argument("--length-penalty", type=float, metavar="P")
     search.add_argument("--early-stopping", choices=("true", "false", "never"))
     search.add_argument("--max-length", type=int, metavar="N", help="most tokens of a sentence's translation")
@@ -48,25 +49,37 @@ def run(args: argparse.Namespace) -> int:
     ask = Ask(
         source=None if args.source.lower() == "auto" else args.source,
         target=args.target,
-        num_beams=args.beams,
+        num_beams=args.num_beams,
         length_penalty=args.length_penalty,
         early_stopping={"true": True, "false": False, "never": "never", None: None}[args.early_stopping],
         max_length=args.max_length,
     )
+    for number, text in enumerate(args.texts, start=1):
+        _check_argument(number, text)
     if not args.texts and sys.stdin is None:
         raise NllbdError("there is no text: no argument, and standard input is closed")
     backend = open_backend(settings_from(args), args.url)
     return asyncio.run(_translate_all(backend, ask, args.texts))
 
 
+def _check_argument(number: int, text: str) -> None:
+    """Raise InvalidValue for an argument that was not UTF-8: Python made lone surrogates of its bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(f"text {number} is not valid UTF-8", field="text") from None
+
+
 async def _translate_all(backend: Backend, ask: Ask, texts: Sequence[str]) -> int:
     """Translate everything in order, a few groups at once; the first error ends it all."""
     num_done = 0
+    total = len(texts) or _num_lines_ahead()
+    of_total = "" if total is None else f" of {total}"
     async with backend:
         with Progress("translating:") as progress:
             async for group, task in _in_flight(backend, ask, _groups(texts)):
                 while not (await asyncio.wait({task}, timeout=0.2))[0]:
-                    progress.update(f"{num_done} done ")
+                    progress.update(f"{num_done}{of_total} done ")
                 answers = await task
                 progress.clear()
                 _print(group, answers, num_done)
@@ -118,28 +131,28 @@ async def _groups(texts: Sequence[str]) -> AsyncIterator[Group]:
         for at in range(0, len(texts), _GROUP_SIZE):
             yield list(texts[at : at + _GROUP_SIZE])
         return
-    lines: asyncio.Queue[str | OSError | None] = asyncio.Queue(_MAX_READ_AHEAD)
+    lines: asyncio.Queue[str | NllbdError | None] = asyncio.Queue(_MAX_READ_AHEAD)
     _read_lines_into(lines)
     ended = False
     while not ended:
         items = [await lines.get()]
         while isinstance(items[-1], str) and len(items) < _GROUP_SIZE and not lines.empty():
             items.append(lines.get_nowait())
-        if isinstance(items[-1], OSError):
-            raise NllbdError(f"standard input cannot be read: {items[-1].strerror}")
-        ended = items[-1] is None
+        ended = not isinstance(items[-1], str)
         if group := [item for item in items if isinstance(item, str)]:
             yield group
+        if isinstance(items[-1], NllbdError):
+            raise items[-1]
 
 
-def _read_lines_into(lines: asyncio.Queue[str | OSError | None]) -> None:
+def _read_lines_into(lines: asyncio.Queue[str | NllbdError | None]) -> None:
     """Read standard input in a daemon thread: it may block there for ever, and must not hold up our end.
 
     Behind the last line comes None, or the error that ended it.
     """
     loop = asyncio.get_running_loop()
 
-    def put(item: str | OSError | None) -> None:
+    def put(item: str | NllbdError | None) -> None:
         asyncio.run_coroutine_threadsafe(lines.put(item), loop).result()
 
     def read() -> None:
@@ -148,6 +161,8 @@ def _read_lines_into(lines: asyncio.Queue[str | OSError | None]) -> None:
                 put(line)
             put(None)
         except OSError as error:
+            put(NllbdError(f"standard input cannot be read: {error.strerror}"))
+        except NllbdError as error:
             put(error)
 
     def read_while_wanted() -> None:
@@ -158,7 +173,28 @@ def _read_lines_into(lines: asyncio.Queue[str | OSError | None]) -> None:
 
 
 def _stdin_lines() -> Iterator[str]:
-    """Lines as UTF-8 whatever the locale says; what is not UTF-8 becomes U+FFFD; `\\n` alone ends a line."""
-    with os.fdopen(os.dup(0), encoding="utf-8-sig", errors="replace", newline="\n") as stream:
-        for line in stream:
-            yield line.removesuffix("\n").removesuffix("\r")
+    """Lines as UTF-8 whatever the locale says; `\\n` alone ends a line. Raises InvalidValue for what is not UTF-8."""
+    with os.fdopen(os.dup(0), "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InvalidValue(
+                    f"standard input: line {number} is not valid UTF-8 (byte {error.start + 1} of the line, "
+                    f"0x{error.object[error.start]:02x}); convert it first, as with iconv",
+                    field="text",
+                ) from None
+            yield text.removesuffix("\n").removesuffix("\r")
+
+
+def _num_lines_ahead() -> int | None:
+    """How many lines are left in standard input if that is a file, which stays as it is; None if it is not."""
+    try:
+        if not stat.S_ISREG(os.fstat(0).st_mode):
+            return None
+        at, count, last = os.lseek(0, 0, os.SEEK_CUR), 0, b"\n"
+        while chunk := os.pread(0, 1 << 20, at):
+            at, count, last = at + len(chunk), count + chunk.count(b"\n"), chunk[-1:]
+    except OSError:  # whoever reads the lines will say so
+        return None
+    return count + (last != b"\n")

@@ -76,8 +76,9 @@ def test_arguments(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> 
     assert backend.closed
 
 
-def test_search_settings(backend: FakeBackend) -> None:
-    flags = ["--beams", "2", "--length-penalty", "0.5", "--early-stopping", "never", "--max-length", "9"]
+@pytest.mark.parametrize("beams", ["--num-beams", "--beams"])
+def test_search_settings(backend: FakeBackend, beams: str) -> None:
+    flags = [beams, "2", "--length-penalty", "0.5", "--early-stopping", "never", "--max-length", "9"]
     assert main(["translate", "--to", "fr", "x", *flags]) == 0
     assert backend.ask == Ask("fr", None, num_beams=2, length_penalty=0.5, early_stopping="never", max_length=9)
 
@@ -100,7 +101,6 @@ def test_many_lines_in_order_with_a_bounded_window(
         (b"\n", [""]),
         (b"a\r\nb", ["a", "b"]),
         (b"\xef\xbb\xbfa\n", ["a"]),
-        (b"a\xffb\n", ["a\ufffdb"]),
         ("a\u2028b\x0bc\n".encode(), ["a\u2028b\x0bc"]),
     ],
 )
@@ -108,6 +108,62 @@ def test_what_a_line_is(backend: FakeBackend, stdin: Callable[[bytes], None], co
     stdin(content)
     assert main(["translate", "--to", "fr"]) == 0
     assert [text for group in backend.asked for text in group] == texts
+
+
+@pytest.mark.parametrize(
+    ("line", "byte"), [(b"caf\xe9 is good", 4), (b"\xff", 1), (b"ab\xed\xa0\x80", 3), (b"a\xc3", 2)]
+)
+def test_input_that_is_not_utf8_is_refused_where_it_stands(
+    backend: FakeBackend, stdin: Callable[[bytes], None], capsys: pytest.CaptureFixture[str], line: bytes, byte: int
+) -> None:
+    stdin(b"\xef\xbb\xbffirst\nsecond\n" + line + b"\nfourth\n")
+    assert main(["translate", "--to", "fr"]) == 1
+    shown = capsys.readouterr()
+    assert "".join(shown.out.splitlines()[:2]) in ("FIRSTSECOND", "FIRST", "")
+    assert shown.err.startswith(f"nllbd: standard input: line 3 is not valid UTF-8 (byte {byte} of the line, 0x")
+    assert shown.err.count("\n") == 1
+    assert all("\ufffd" not in text for group in backend.asked for text in group)
+
+
+def test_an_argument_that_is_not_utf8_is_refused(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", "--to", "fr", "good", "caf\udce9"]) == 1
+    assert capsys.readouterr().err == "nllbd: text 2 is not valid UTF-8\n"
+    assert backend.asked == []
+
+
+@pytest.mark.parametrize(("content", "total"), [("", 0), ("a", 1), ("a\n", 1), ("a\n\nb", 3)])
+def test_the_lines_of_a_file_are_counted_ahead(tmp_path: Path, content: str, total: int) -> None:
+    (tmp_path / "lines.txt").write_text(content)
+    saved = os.dup(0)
+    file = os.open(tmp_path / "lines.txt", os.O_RDONLY)
+    os.dup2(file, 0)
+    try:
+        assert translate._num_lines_ahead() == total
+        assert os.read(0, 10).decode() == content
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(file)
+
+
+def test_the_lines_of_a_pipe_are_not(stdin: Callable[[bytes], None]) -> None:
+    stdin(b"a\nb\n")
+    assert translate._num_lines_ahead() is None
+
+
+def test_progress_says_how_many_there_are(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    seen = asyncio.Event()
+    monkeypatch.setattr(translate.Progress, "update", lambda _, state: (shown.append(state), seen.set()))
+    unhurried = backend.translate
+
+    async def slow(texts: list[str], ask: Ask) -> list[Translated]:
+        await seen.wait()
+        return await unhurried(texts, ask)
+
+    monkeypatch.setattr(backend, "translate", slow)
+    assert main(["translate", "--to", "fr", *map(str, range(40))]) == 0
+    assert shown[0] == "0 of 40 done "
 
 
 def test_an_error_ends_it_with_what_came_before_printed(
