@@ -207,7 +207,9 @@ def _bytes(raw: Any) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     value, unit = _split_unit(raw)
-    total = Fraction(value) * _BYTE_UNITS.get(unit, -1)  # exact: a float cannot hold every count
+    if unit not in _BYTE_UNITS:
+        raise ValueError
+    total = Fraction(value) * _BYTE_UNITS[unit]  # exact: a float cannot hold every count
     if total.denominator != 1:
         raise ValueError
     return int(total)

@@ -127,9 +127,9 @@ def _layer(values: Mapping[str, Any], spelled: Mapping[str, str], known_as: str)
         if row is None or not row.has_file_form:
             raise _unknown(name, spelled[name], known_as)
         if row.name in values:
-            raise ConfigError(
-                f"{spelled[row.name]} and {spelled[name]} are both set: keep one of the two", field=row.name
-            )
+            one, other = spelled[row.name], spelled[name]
+            both = f"{one} and {other}" if one != other else f"{one}: {row.name} and {name}"
+            raise ConfigError(f"{both} are both set: keep one of the two", field=row.name)
         if not isinstance(raw, str) or not raw:
             raise ConfigError(f"{spelled[name]}: expected the path of a file", field=row.name)
         layer[row.name] = _read_secret(row, Path(raw).expanduser(), spelled[name])

@@ -100,7 +100,7 @@ def _row(group: str, default: Any, kind: Kind, help: str, **facts: Any) -> Any:
     return dataclasses.field(default=default, metadata={"row": made})
 
 
-_HOST = kinds.text("an address, a host name or unix:/path", r"unix:/.+|[A-Za-z0-9.:\[\]_*-]+", "host")
+_HOST = kinds.text("an address, a host name or unix:/path", r"unix:/.+|(?!unix:)[A-Za-z0-9.:\[\]_*-]+", "host")
 _PORT = kinds.count(0, 65535)
 _NAME = kinds.text()
 _DEVICE = kinds.text("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]{1,3})?", "choice")
@@ -297,7 +297,7 @@ class Settings:
         "Pages",
         None,
         kinds.flag(),
-        "`/docs` and `/openapi.json`",
+        "`/openapi.json` (`/docs` comes later)",
         bare="ENABLE_SWAGGER",
         default_text="true on loopback, else false",
         example="false",

@@ -220,3 +220,13 @@ def test_any_environment_gives_settings_or_a_config_error(environ: dict[str, str
     except ConfigError:
         return
     assert isinstance(settings, Settings)
+
+
+def test_value_and_file_in_one_toml_are_told_apart(write: Path) -> None:
+    write.write_text('api_key = "secret"\napi_key_file = "/run/key"\n')
+    assert refusal(toml=write) == f"{write}: api_key and api_key_file are both set: keep one of the two"
+
+
+def test_a_wrong_unit_is_shown_as_it_was_written(write: Path) -> None:
+    write.write_text('max_body_bytes = "1 parsec"\n')
+    assert refusal(toml=write).endswith("got '1 parsec'")

@@ -45,6 +45,7 @@ def test_groups_stand_together() -> None:
         {"port": True},
         {"host": ""},
         {"host": "a b"},
+        {"host": "unix:"},
         {"device": "gpu"},
         {"device": "cuda:x"},
         {"max_texts": 0},
