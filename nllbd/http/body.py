@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import zlib
 from typing import Any
 
@@ -13,13 +15,14 @@ from nllbd.errors import BodyTimeout, BodyTooLarge, InvalidJson, InvalidType, In
 
 _PLAIN, _COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
 _ANY_ZLIB_HEADER = 47  # wbits: gzip or zlib, whichever comes
+_NAMES_SHOWN = 64
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 
 
 async def read_json(request: web.Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
     """The body as a JSON object. `max_bytes` counts after decompression; nothing beyond it is held in memory.
 
-    Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, InvalidJson, InvalidType.
+    Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, InvalidJson, InvalidType, InvalidValue.
     """
     _check_media_type(request)
     body = await read_body(request, max_bytes, timeout_s)
@@ -63,7 +66,7 @@ def _decompress(body: bytearray, max_bytes: int) -> bytes:
 
 
 def decode_json(body: bytes) -> Any:
-    """Any JSON value from UTF-8 bytes. Raises InvalidJson that says where it broke."""
+    """Any JSON value from UTF-8 bytes. Raises InvalidJson that says where it broke, InvalidValue for 1e999."""
     if not body.strip():
         raise InvalidJson("the body is empty; expected a JSON object")
     try:
@@ -73,6 +76,8 @@ def decode_json(body: bytes) -> Any:
     except RecursionError:
         raise InvalidJson("the body is nested too deeply") from None
     except msgspec.DecodeError as error:
+        if (too_large := _number_too_large(body)) is not None:
+            raise too_large from None
         raise InvalidJson(f"the body is not valid JSON: {_reason(error)}") from None
 
 
@@ -80,6 +85,24 @@ def json_type_name(value: object) -> str:
     """What JSON calls the type of a decoded value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _number_too_large(body: bytes) -> InvalidValue | None:
+    """The refusal of a body that is JSON but for a number beyond what floating point holds, such as 1e999."""
+    try:
+        decoded = json.loads(body.decode(), parse_int=float, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    for name, value in decoded.items() if isinstance(decoded, dict) else ():
+        if isinstance(value, float) and math.isinf(value):
+            field = name[:_NAMES_SHOWN]
+            return InvalidValue(f"{field}: the number is too large", field=field)
+    return None
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are no JSON."""
+    raise ValueError(name)
 
 
 def _reason(error: msgspec.DecodeError) -> str:

@@ -21,6 +21,7 @@ from nllbd.errors import (
 )
 
 REQUEST_ID_HEADER = "X-Request-Id"
+SERVER = "nllbd"  # no version, of ours or of what we run on
 RETRYABLE_HEADER = "X-Nllbd-Retryable"
 
 
@@ -51,7 +52,7 @@ def error_response(error: NllbdError, request_id: str, headers: Mapping[str, str
         status=error.status,
         body=error_body(error, request_id),
         content_type="application/json",
-        headers={**error_headers(error), **(headers or {}), REQUEST_ID_HEADER: request_id},
+        headers={**error_headers(error), **(headers or {}), REQUEST_ID_HEADER: request_id, "Server": SERVER},
     )
     if error.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
         response.force_close()

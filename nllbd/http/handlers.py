@@ -102,6 +102,7 @@ async def version(request: web.Request) -> web.StreamResponse:
             fingerprint=context.checkpoint.fingerprint,
             device=info.device if info else None,
             dtype=info.dtype if info else None,
+            max_request_size=context.settings.max_request_size,
         )
     )
 

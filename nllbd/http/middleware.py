@@ -14,7 +14,7 @@ from nllbd.bridge.protocol import EngineState
 from nllbd.errors import InternalError, NllbdError, NotReady
 from nllbd.http.auth import check_credentials
 from nllbd.http.context import CONTEXT, EXCHANGE, AppContext, Exchange
-from nllbd.http.errors import REQUEST_ID_HEADER, as_nllbd_error, error_response
+from nllbd.http.errors import REQUEST_ID_HEADER, SERVER, as_nllbd_error, error_response
 from nllbd.http.server import is_first_on_connection, new_request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -23,6 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HEALTH_ROUTES = frozenset({"/livez", "/readyz", "/health"})
 #: Everybody's: they say nothing of anybody's texts.
 PUBLIC_ROUTES = HEALTH_ROUTES | {"/", "/static/{name}", "/languages", "/version", "/openapi.json"}
+METRICS_ROUTE = "/metrics"
 #: Errors that cost no work: counted as rejections, too.
 REJECTIONS = frozenset(
     {"overloaded", "not_ready", "draining", "unauthorized", "forbidden", "rate_limited", "quota_exceeded"}
@@ -45,7 +46,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id=_request_id(request), client=context.clients.find(request), route=route_template(request)
     )
     request[EXCHANGE] = exchange
-    context.metrics.add(metrics.IN_FLIGHT, 1)
+    in_flight = 0 if exchange.route == METRICS_ROUTE else 1  # an idle server's scrape must read 0
+    context.metrics.add(metrics.IN_FLIGHT, in_flight)
     status = CLIENT_GONE
     with structlog.contextvars.bound_contextvars(request_id=exchange.request_id), context.lifecycle.request():
         try:
@@ -57,7 +59,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             context.metrics.add(metrics.CANCELLED)
             raise
         finally:
-            context.metrics.add(metrics.IN_FLIGHT, -1)
+            context.metrics.add(metrics.IN_FLIGHT, -in_flight)
             _record(context, request, exchange, status)
             _log(request, exchange, status)
 
@@ -104,6 +106,7 @@ async def decorate(request: web.Request, response: web.StreamResponse) -> None:
     exchange = request.get(EXCHANGE)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
+    response.headers[hdrs.SERVER] = SERVER
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if request.app[CONTEXT].lifecycle.is_draining:
         response.force_close()

@@ -45,7 +45,10 @@ class TranslationItem(msgspec.Struct, frozen=True, kw_only=True):
     """One text's translation."""
 
     text: str
-    source_lang: str | None
+    source_lang: Annotated[
+        str | None,
+        Meta(description="FLORES code; null where `auto` found nothing to translate and gave the text back as it was."),
+    ]
     detected_confidence: float | None
     alternatives: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -137,7 +140,10 @@ class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs here. `fingerprint` identifies the checkpoint; device and dtype are null until the engine says."""
+    """What runs here. `fingerprint` identifies the checkpoint; device and dtype are null until the engine says.
+
+    `max_request_size` is the most code points that one text may have.
+    """
 
     name: str
     version: str
@@ -145,6 +151,7 @@ class VersionResponse(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     device: str | None
     dtype: str | None
+    max_request_size: int
 
 
 S = TypeVar("S", bound=msgspec.Struct)

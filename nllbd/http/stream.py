@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from nllbd import log
-from nllbd.errors import InternalError, NllbdError
+from nllbd.errors import InternalError, InvalidValue, NllbdError
 from nllbd.http.context import CONTEXT, EXCHANGE
 from nllbd.http.dialects import native
 from nllbd.http.errors import as_nllbd_error, error_body
@@ -31,7 +31,12 @@ def wants_stream(request: web.Request, asked: bool) -> bool:
 
 
 async def answer(request: web.Request, job: TranslationJob) -> web.StreamResponse:
-    """Stream a job's segments. What goes wrong before the first of them is an ordinary error answer."""
+    """Stream a job's segments. What goes wrong before the first of them is an ordinary error answer.
+
+    Raises InvalidValue for alternatives: which ones are best is known only when all is done.
+    """
+    if job.num_alternatives:
+        raise InvalidValue("alternatives cannot be streamed; ask without stream for them", field="alternatives")
     async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
         first = await anext(events)  # errors found up front still get their own status
         response = web.StreamResponse(headers=_HEADERS)

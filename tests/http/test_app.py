@@ -138,6 +138,7 @@ async def test_languages_are_libretranslate_s_list(service: Any) -> None:
 async def test_version(service: Any) -> None:
     _, answer, _ = await service.request("GET", "/version")
     assert (answer["name"], answer["model"], answer["device"]) == ("nllbd", "demo", "fake")
+    assert answer["max_request_size"] == service.context.settings.max_request_size
 
 
 async def test_the_page_and_its_files(service: Any) -> None:
@@ -316,10 +317,11 @@ async def test_draining(start_service: Any, eventually: Eventually) -> None:
     status, answer, response = await service.request("POST", "/translate", json=body)
     assert (status, answer["error"]["code"]) == (503, "draining")
     assert response.headers["X-Nllbd-Retryable"] == "1"
+    assert response.headers["Retry-After"] == "1"
     assert response.headers["Connection"] == "close"
     for path, expected in (("/livez", 200), ("/readyz", 503), ("/health", 503)):
-        status, answer, _ = await service.request("GET", path)
-        assert status == expected
+        status, answer, response = await service.request("GET", path)
+        assert (status, "Retry-After" in response.headers) == (expected, expected == 503)
     assert answer["status"] == "draining"
     assert service.context.lifecycle.num_in_flight == 1
     status, answer = await under_way
@@ -414,6 +416,22 @@ async def test_metrics_are_on_their_own_port(service: Any) -> None:
     assert "translation_duration_seconds_count 1.0" in text
     assert "system_memory_usage_bytes" in text
     assert (await service.request("GET", "/metrics"))[0] == 404
+
+
+async def test_an_idle_server_has_nothing_in_flight(service: Any) -> None:
+    await service.translate("Hello there.")
+    assert "nllbd_requests_in_flight 0.0" in await service.scrape()
+
+
+async def test_the_server_header_tells_no_version(service: Any) -> None:
+    for method, path in (("GET", "/languages"), ("GET", "/nowhere"), ("POST", "/translate")):
+        _, _, response = await service.request(method, path)
+        assert response.headers.getall("Server") == ["nllbd"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"NOT HTTP\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert b"\r\nServer: nllbd\r\n" in answer
 
 
 async def test_labels_stay_bounded_whatever_comes(service: Any) -> None:

@@ -1,4 +1,5 @@
 // The page at `/`: a client of POST /translate like any other. No framework, nothing loaded from elsewhere.
+// `/?source=en&target=fr&text=Hello` opens it with a text and translates that.
 "use strict";
 
 const LIVE_DELAY_MS = 400;
@@ -70,8 +71,12 @@ async function translate() {
   }
 }
 
-function later() {
+function count() {
   element("count").textContent = `${[...text.value].length} characters`;
+}
+
+function later() {
+  count();
   clearTimeout(timer);
   if (live.checked) timer = setTimeout(translate, LIVE_DELAY_MS);
 }
@@ -96,6 +101,26 @@ function restore(languages) {
   if (codes.includes(saved.source)) source.value = saved.source;
 }
 
+// What the page's address asks for; its languages win over the remembered ones.
+function follow(link, languages) {
+  const codes = languages.map((language) => language.code);
+  const [from, to] = [link.get("source"), link.get("target")];
+  if (from === "auto" || codes.includes(from)) source.value = from;
+  if (codes.includes(to)) target.value = to;
+  if (!link.get("text")) return;
+  text.value = link.get("text");
+  count();
+  translate();
+}
+
+function introduce(version) {
+  const isDemo = version.model === "demo";
+  element("demo").hidden = !isDemo;
+  element("limit").textContent = `A text may have up to ${version.max_request_size.toLocaleString("en")} characters.`;
+  const model = isDemo ? "demonstration model" : version.model;
+  element("about").textContent = [model, version.device, version.dtype, `v${version.version}`].filter(Boolean).join(" · ");
+}
+
 async function start() {
   try {
     const [languages, version] = await Promise.all(
@@ -114,9 +139,8 @@ async function start() {
       }
     }
     restore(languages);
-    element("about").textContent = [version.model, version.device, version.dtype, `v${version.version}`]
-      .filter(Boolean)
-      .join(" · ");
+    introduce(version);
+    follow(new URLSearchParams(location.search), languages);
   } catch (error) {
     show(error instanceof TypeError ? "The server cannot be reached." : `${error.message} Reload the page in a moment.`);
   }
