@@ -1,14 +1,14 @@
 """Text → pieces the model can translate → text, without losing a character.
 
-NLLB was trained on single sentences and drops the rest of a paragraph, so text is cut at line breaks, then into
-sentences (sentencex), then white space, invisible characters and tags at the edges are set aside; what is still too
-long is cut further (resplit.py). The pieces concatenate to the text. Knows no model, only a function that counts.
+NLLB was trained on single sentences and drops the rest of a paragraph, so text is cut at line breaks and tabs, then
+into sentences (sentencex), then white space, invisible characters and tags at the edges are set aside; what is still
+too long is cut further (resplit.py). The pieces concatenate to the text. Knows no model, only a function that counts.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ MAX_TOKENS = 200
 Span = tuple[int, int]
 
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
+_TABS = re.compile(r"\t+")
 # Not for the model: controls, soft hyphens, zero-width spaces, direction marks. Joiners belong to letters and emoji.
 _INVISIBLE = re.compile("[\\s\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # Pictures and bullets at the edge of a sentence: no vocabulary has them all. Arrows may be part of the sentence.
@@ -122,13 +123,27 @@ def join(pieces: Sequence[Piece], translations: Sequence[str], source: Language,
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, int]]:
-    """(start, end, stop) of each line: [start, end) its content, [end, stop) its break."""
+    """(start, end, stop) of each line or column: [start, end) its content, [end, stop) the break or tabs after it."""
     start = 0
     for match in _LINE_BREAK.finditer(text):
-        yield start, match.start(), match.end()
+        yield from _columns(text, start, match.start(), match.end())
         start = match.end()
     if start < len(text):
-        yield start, len(text), len(text)
+        yield from _columns(text, start, len(text), len(text))
+
+
+def _columns(text: str, start: int, end: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """A line cut at its tabs, those within a protected span left out: the model would make spaces of them."""
+    if "\t" in (line := text[start:end]):
+        spans = find_spans(line)
+        starts = [span[0] for span in spans]
+        offset = start
+        for tabs in _TABS.finditer(line):
+            i = bisect_right(starts, tabs.start())
+            if not i or tabs.start() >= spans[i - 1][1]:
+                yield start, offset + tabs.start(), offset + tabs.end()
+                start = offset + tabs.end()
+    yield start, end, stop
 
 
 def _sentences(text: str, start: int, end: int, language: Language) -> Iterator[Span]:

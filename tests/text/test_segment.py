@@ -105,6 +105,8 @@ def test_every_language_segments(language) -> None:
             "one\ntwo\rthree\vfour\ffive\x85six\u2028seven\u2029eight\r\nnine",
             ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
         ),
+        ("Hello\tworld\t\tYes. No.\t", ["Hello", "world", "Yes.", "No."]),
+        ('Click <b\tid="x">here</b> now', ['Click <b\tid="x">here</b> now']),
         ("\ufeffHello\u200b there.\u200b ", ["Hello\u200b there."]),
         ("😀 Hello there! 👨‍👩‍👧🇫🇷", ["Hello there!"]),
         ("• First\n● Second", ["• First", "Second"]),
@@ -126,6 +128,13 @@ def test_examples(text: str, expected: list[str]) -> None:
 def test_chinese_and_thai() -> None:
     assert cores("你好。你叫什么名字？我叫小明。", CHINESE) == ["你好。", "你叫什么名字？", "我叫小明。"]
     assert cores("สวัสดีครับ", THAI) == ["สวัสดีครับ"]
+
+
+def test_tabs_stay_what_they_are() -> None:
+    text = "\tName \t Age\n\t\tTom Smith\t12\tgood"
+    assert joined(text, ["Nom", "Âge", "Thomas", "bien"], ENGLISH, resolve("fr")) == (
+        "\tNom \t Âge\n\t\tThomas\t12\tbien"
+    )
 
 
 def test_what_needs_no_translation_stays_together() -> None:
