@@ -48,7 +48,7 @@ def check(source: str, output: str, source_lang: Language, target_lang: Language
     if not any(map(str.isalnum, output)):
         return [EMPTY, UNK] if UNK_MARK in output else [EMPTY]
     found = []
-    if _loops(output) and not _loops(source):
+    if _loops(output) and (not _loops(source) or (target_lang.spaces and _is_stutter(source, output))):
         found.append(REPETITION)
     if _is_length_odd(source, output):
         found.append(LENGTH_RATIO)
@@ -95,6 +95,17 @@ def _loops(text: str) -> bool:
     if _LETTER_LOOP.search("".join(words)):
         return True
     return any(_max_repeats(words, n) > limit for n, limit in _MAX_WORD_REPEATS.items())
+
+
+def _is_stutter(source: str, output: str) -> bool:
+    """Whether a word of the source that is one long loop came out as a loop of far fewer letters: `HHHH` of `Hello`."""
+    wanted, got = _letter_loops(source), _letter_loops(output)
+    return bool(wanted and got) and 2 * min(got) < min(wanted)
+
+
+def _letter_loops(text: str) -> list[int]:
+    """How many letters each loop within a word repeats."""
+    return [len(match[match.lastindex or 0]) for match in _LETTER_LOOP.finditer(text.casefold())]
 
 
 def _max_repeats(words: Sequence[str], n: int) -> int:

@@ -60,6 +60,14 @@ def test_language_is_no_loop(source: str, output: str) -> None:
     assert check(source, output, ENGLISH, FRENCH) == []
 
 
+def test_a_loop_of_the_source_excuses_no_stutter() -> None:
+    assert "repetition" in check("Hello" * 50, "H" * 40 + "ell" * 30, ENGLISH, FRENCH)
+    assert "repetition" in check("Hello" * 50, "Helloooooooooo", ENGLISH, FRENCH)
+    for source, output in (("Hello" * 5, "Hola" * 5), ("hahahahaha", "jajajajaja"), ("Nooooooo", "Neiiiiin")):
+        assert check(source, output, ENGLISH, FRENCH) == []
+    assert check("Hello" * 5, "你好" * 5, ENGLISH, CHINESE) == []
+
+
 def test_empty() -> None:
     assert check("Hello.", "", ENGLISH, FRENCH) == ["empty"]
     assert check("Hello.", " .", ENGLISH, FRENCH) == ["empty"]
