@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,31 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
 def test_another_error_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "info", "nowhere/nothing"]) == cli.FAILED
     assert re.fullmatch(r"nllbd: no model 'nowhere/nothing': looked for .*\n", capsys.readouterr().err)
+
+
+#: Imported first thing in the process: sends it SIGTERM when the module in the environment is about to be imported.
+STOP_AT_AN_IMPORT = """
+import os, signal, sys
+class Stop:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["TEST_STOP_AT"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Stop)
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["nllbd.commands.serve", "nllbd.config.table", "nllbd.daemon", "uvloop", "aiohttp", "nllbd.text.tokenizer"],
+)
+def test_a_stop_during_the_imports_of_serve_is_obeyed(moment: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOP_AT_AN_IMPORT)
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": f"{root}:{tmp_path}", "TEST_STOP_AT": moment}
+    command = [sys.executable, "-m", "nllbd", "serve", "--runner", "fake:wings=2", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
