@@ -14,6 +14,7 @@ from nllbd.languages import Language
 from nllbd.segments import Segment, SegmentTranslation, prepare
 from nllbd.text import html, segment
 from nllbd.text.detect import Detector
+from nllbd.text.spans import is_language
 from nllbd.text.tokenizer import Tokenizer
 
 SAME_LANGUAGE = "same_language"
@@ -67,13 +68,19 @@ class Planner:
         self._max_tokens = min(max_tokens, segment.MAX_TOKENS)
 
     def plan(self, job: TranslationJob, index: int, source: Language | None, target: Language) -> TextPlan:
-        """The plan of text `index`. `source` None = detect. Raises LanguageNotDetected naming the text."""
+        """The plan of text `index`. `source` None = detect.
+
+        Raises LanguageNotDetected, or UnsupportedPair for a language that is not the model's, naming the text.
+        """
         text = job.texts[index]
         if not text or text.isspace():
             return TextPlan(text, job.format, source, target)
         confidence = None
         if source is None:
-            source, confidence = self._detect(job, index)
+            visible = html.visible_text(text) if job.format == "html" else text
+            if not is_language(visible):
+                return TextPlan(text, job.format, None, target)
+            source, confidence = self._detect(visible, job.text_field(index))
         if source.code == target.code:
             return TextPlan(text, job.format, source, target, confidence, warnings=(SAME_LANGUAGE,))
         make = self._html_parts if job.format == "html" else self._text_parts
@@ -82,13 +89,12 @@ class Planner:
         segments = tuple(prepare(core, source, self._tokenizer) for core in cores)
         return TextPlan(text, job.format, source, target, confidence, parts, segments)
 
-    def _detect(self, job: TranslationJob, index: int) -> tuple[Language, float]:
-        text = job.texts[index]
-        found = self._detector.detect(html.visible_text(text) if job.format == "html" else text)
+    def _detect(self, text: str, field: str) -> tuple[Language, float]:
+        found = self._detector.detect(text)
+        if found.foreign is not None:
+            self._tokenizer.languages.resolve(found.foreign.code, field)
         if found.language is None:
-            raise LanguageNotDetected(
-                "the language of this text could not be told; give source_lang", field=job.text_field(index)
-            )
+            raise LanguageNotDetected("the language of this text could not be told; give source_lang", field=field)
         return found.language, found.confidence
 
     def _html_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -22,9 +21,10 @@ from nllbd.config import Settings
 from nllbd.http.app import build_app, build_metrics_app
 from nllbd.http.context import AppContext
 from nllbd.http.server import make_runner
-from nllbd.languages import MODEL_CODES, Language, Languages
+from nllbd.languages import MODEL_CODES, Languages
 from nllbd.lifecycle import Lifecycle, LifecycleState
 from nllbd.metrics import Metrics
+from nllbd.text.detect import Detection
 from nllbd.translator import Translator
 
 EOS = 2
@@ -63,12 +63,12 @@ class ScriptedDetector:
 
     words: dict[str, str] = field(default_factory=lambda: {"hello": "eng_Latn", "bonjour": "fra_Latn"})
 
-    def detect(self, text: str) -> Any:
+    def detect(self, text: str) -> Detection:
         for word, code in self.words.items():
             if word in text.lower():
-                language: Language | None = Languages().resolve(code)
-                return SimpleNamespace(language=language, confidence=0.9, candidates=((language, 0.9),))
-        return SimpleNamespace(language=None, confidence=0.1, candidates=())
+                language = Languages().resolve(code)
+                return Detection(language, 0.9, ((language, 0.9),))
+        return Detection(None, 0.1)
 
 
 @dataclass

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from nllbd import metrics as m
 from nllbd.bridge.protocol import EngineConfig, EngineInfo
 from nllbd.bridge.thread import ThreadEngine
-from nllbd.checkpoint import Checkpoint
+from nllbd.checkpoint import DEMO_FOLDER, Checkpoint, read_checkpoint
 from nllbd.config import Settings
+from nllbd.document import Planner
 from nllbd.engine.engine import Engine
 from nllbd.engine.fake import FakeRunner, FakeScript
 from nllbd.errors import (
@@ -30,11 +31,15 @@ from nllbd.errors import (
     Overloaded,
     TextTooLong,
     UnknownLanguage,
+    UnsupportedPair,
 )
 from nllbd.job import SegmentEvent, TranslationJob, TranslationResult
+from nllbd.languages import resolve
 from nllbd.metrics import Metrics
 from nllbd.sched.scheduler import Scheduler
 from nllbd.sched.sequence import Priority
+from nllbd.text.detect import Detector
+from nllbd.text.tokenizer import Tokenizer
 from nllbd.translator import Translator
 
 MakeTranslator = Callable[..., Awaitable[Translator]]
@@ -180,6 +185,29 @@ async def test_detection_is_per_text(translator: Translator) -> None:
         (None, None),
     ]
     assert result.translations[1].warnings == ("same_language",)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"), [("12:30", "text"), ("A4, 10px; a@b.org 🙂", "text"), ("<p title='Hello'>1 &lt; 2</p>", "html")]
+)
+async def test_what_is_no_language_needs_no_detection(translator: Translator, text: str, form: Any) -> None:
+    result = await translator.translate(job("Hello there.", text, source_lang=None, format=form))
+    assert [(item.text, item.source_lang) for item in result.translations] == [
+        ("Hello there.", "eng_Latn"),
+        (text, None),
+    ]
+    assert result.usage.segments == 1
+
+
+def test_a_detected_language_that_the_model_lacks_is_named() -> None:
+    tokenizer = Tokenizer(read_checkpoint(DEMO_FOLDER))
+    planner = Planner(tokenizer, Detector(tokenizer.languages), 100)
+    texts = job("Where is the station, my friend?", "Это предложение на русском языке.", source_lang=None)
+    with pytest.raises(UnsupportedPair, match="Russian") as error:
+        planner.plan(texts, 1, None, resolve("fr"))
+    assert error.value.field == "text[1]"
+    with pytest.raises(LanguageNotDetected):
+        planner.plan(job("OK", source_lang=None), 0, None, resolve("fr"))
 
 
 async def test_an_undetected_text_is_named(translator: Translator) -> None:

@@ -6,6 +6,7 @@ A basic version: sentence-long text in one language is told well, a single word 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ _MAX_CHARACTERS = 2_000
 _MIN_LETTERS = 2
 _MAX_CANDIDATES = 5
 _NEGLIGIBLE = 0.001
+_PLAINLY_FOREIGN = 0.95
+_MIN_FOREIGN_LETTERS = 12
 # Frequent characters that only one of the two ways to write Chinese has.
 _SIMPLIFIED = frozenset("们这个来对说会国学时过还没为样问话见开长门间现电车马东书让给从业发后里边难听认识钱买卖")
 _TRADITIONAL = frozenset("們這個來對說會國學時過還沒為樣問話見開長門間現電車馬東書讓給從業發後裡邊難聽認識錢買賣")
@@ -25,11 +28,15 @@ _TRADITIONAL = frozenset("們這個來對說會國學時過還沒為樣問話見
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """`language` is None when unknown; `confidence` (0 to 1) is that of the best candidate; candidates best first."""
+    """`language` is None when unknown; `confidence` (0 to 1) is that of the best candidate; candidates best first.
+
+    `foreign`: of an unknown text, the language that is not allowed and in which it plainly is.
+    """
 
     language: Language | None
     confidence: float
     candidates: tuple[tuple[Language, float], ...] = ()
+    foreign: Language | None = None
 
 
 class Detector:
@@ -51,11 +58,13 @@ class Detector:
         scripts = count_scripts(sample)
         if scripts.total() < _MIN_LETTERS or not is_language(sample):
             return Detection(None, 0.0)
-        candidates = self._candidates(sample, scripts.most_common(1)[0][0])
-        if not candidates:
-            return Detection(None, 0.0)
-        best, confidence = candidates[0]
-        return Detection(best if confidence >= self._threshold else None, confidence, candidates)
+        script = scripts.most_common(1)[0][0]
+        ranking = dict(self._loaded().rank(sample))
+        candidates = self._candidates(ranking, sample, script)
+        best, confidence = candidates[0] if candidates else (None, 0.0)
+        if best and confidence >= self._threshold:
+            return Detection(best, confidence, candidates)
+        return Detection(None, confidence, candidates, self._foreign(ranking, sample, scripts))
 
     def detectable(self) -> frozenset[str]:
         """FLORES codes of the allowed languages that the detector knows. Loads the language models."""
@@ -63,13 +72,25 @@ class Detector:
         known = {*self._code_by_label.values(), "zho_Hant"}
         return frozenset(code for code in self._allowed.codes if code in known)
 
-    def _candidates(self, sample: str, script: str) -> tuple[tuple[Language, float], ...]:
+    def _foreign(self, ranking: dict[str, float], sample: str, scripts: Counter[str]) -> Language | None:
+        """The likeliest language where it is not allowed and there is little doubt: the less, the less the script says
+        already. Short names in the script of an allowed language look like anything.
+        """
+        label, share = next(iter(ranking.items()))
+        script = scripts.most_common(1)[0][0]
+        language = BY_CODE.get(self._code_of(label, sample))
+        if language is None or language in self._allowed or script not in scripts_of(language):
+            return None
+        if any(script in scripts_of(own) for own in self._allowed):
+            return language if share >= _PLAINLY_FOREIGN and scripts.total() >= _MIN_FOREIGN_LETTERS else None
+        return language if share >= self._threshold else None
+
+    def _candidates(self, ranking: dict[str, float], sample: str, script: str) -> tuple[tuple[Language, float], ...]:
         """Allowed languages that are written in `script`, with probabilities among themselves.
 
         But a text that looks most like a language that is not allowed must not be taken for one that is: the share of
         that language counts against them. The rest of the detector's 140 languages would only drown short texts.
         """
-        ranking = dict(self._loaded().rank(sample))
         likeliest, likeliest_share = next(iter(ranking.items()))
         shares: dict[str, float] = {}
         for label, share in ranking.items():
