@@ -142,7 +142,11 @@ class Settings:
         "Arithmetic; auto = float16 on a GPU, int8 on a CPU",
     )
     runner: str = _row(
-        "Model", "model", _RUNNER, "`model`, or `fake`: echoes its input without weights, for load tests"
+        "Model",
+        "model",
+        _RUNNER,
+        "`model`, or `fake`: echoes its input's tokens without weights, for load tests; text comes back as "
+        "SentencePiece normalizes it",
     )
 
     num_beams: int | None = _row(
