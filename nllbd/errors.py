@@ -17,19 +17,20 @@ class NllbdError(Exception):
         status: the HTTP status that goes with it.
         message: one sentence for a person.
         field: the request field at fault, e.g. `text[3]`, or None.
-        retry_after_s: seconds after which a retry makes sense, or None.
+        retry_after_s: seconds after which a retry makes sense, or None; every 503 has one.
         retryable: another host may serve the very same request now (draining, not ready).
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    default_retry_after_s: ClassVar[float | None] = None
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
 
 
 class InvalidJson(NllbdError):
@@ -117,15 +118,15 @@ class NotImplementedYet(NllbdError):
 
 
 class Overloaded(NllbdError):
-    code, status = "overloaded", 503
+    code, status, default_retry_after_s = "overloaded", 503, 1.0
 
 
 class NotReady(NllbdError):
-    code, status, retryable = "not_ready", 503, True
+    code, status, retryable, default_retry_after_s = "not_ready", 503, True, 1.0
 
 
 class Draining(NllbdError):
-    code, status, retryable = "draining", 503, True
+    code, status, retryable, default_retry_after_s = "draining", 503, True, 1.0
 
 
 class DeadlineExceeded(NllbdError):
