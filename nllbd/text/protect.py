@@ -38,7 +38,7 @@ _MARK_AND_SPACE = re.compile(f"^{UNK_MARK} | ?{UNK_MARK}")
 _MAX_MASKED = 9
 _MAX_UNIT = 3  # letters of a word that is rather a unit or a formula: `km²`, `H₂O`, `C#`
 _MAX_GLUED = 32
-_ALNUM_BEFORE, _ALNUM_AFTER = re.compile(r"[^\W_]+\Z"), re.compile(r"\A[^\W_]+")
+_ALNUM_BEFORE, _ALNUM_AFTER = re.compile(r"(?:\d+[.,])*[^\W_]+\Z"), re.compile(r"\A[^\W_]+")
 _DIGITS_BEFORE, _DIGITS_AFTER = re.compile(r"\d[\d.,]*\Z"), re.compile(r"\A\d+")
 _NUMERAL_KINDS = frozenset({"No", "Nl", "Sm", "Ps", "Pe"})
 _CHANGING = re.compile(r"<(?:super|sub|fraction|circle|compat)>")
@@ -68,14 +68,12 @@ class _Unknown:
     @property
     def matters(self) -> bool:
         """Words, numbers and symbols must not vanish. A rare letter within a word is no loss when the word is
-        translated, nor is a sign between two words, and a dash or a quotation mark may have become another one.
+        translated, nor is a stroke between two words, and a dash or a quotation mark may have become another one.
         """
         kinds = {unicodedata.category(char)[0] for char in self.text}
-        if "N" in kinds:
+        if not kinds.isdisjoint("NS"):
             return True
-        return ("L" in kinds and not any(self.glued)) or (
-            ("S" in kinds or not _SYMBOLS.isdisjoint(self.text)) and not all(self.glued)
-        )
+        return ("L" in kinds and not any(self.glued)) or (not _SYMBOLS.isdisjoint(self.text) and not all(self.glued))
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,8 @@ def test_rare_letters_inside_a_word_are_left_to_the_model() -> None:
         ("① Open the door.", "(1) Open the door."),
         ("We saw that here¹.", "We saw that here(1)."),
         ("It costs 5€ today.", "It costs (1) today."),
+        ("It has 1,000½ in it.", "It has (1) in it."),
+        ("It is 20°C today.", "It is (1) today."),
         ("It is 20℃ today.", "It is (1) today."),
     ],
 )
