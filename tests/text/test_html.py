@@ -50,7 +50,7 @@ ATTRIBUTES = st.one_of(
     NAMES,
     st.builds('{}{}={}"{}"'.format, NAMES, SPACES, SPACES, VALUES.map(lambda value: value.replace('"', ""))),
     st.builds("{}{}={}'{}'".format, NAMES, SPACES, SPACES, VALUES.map(lambda value: value.replace("'", ""))),
-    st.builds("{}={}".format, NAMES, st.from_regex(r"[a-z0-9./?&;\"]{1,8}[a-z]", fullmatch=True)),
+    st.builds("{}={}".format, NAMES, st.from_regex(r"[a-z0-9][a-z0-9./?&;\"]{0,8}[a-z]", fullmatch=True)),
 )
 TAGS = st.builds(
     "<{}{}{}>".format,
