@@ -35,6 +35,7 @@ from nllbd.errors import NllbdError
 from nllbd.http.app import build_app, build_metrics_app
 from nllbd.http.context import AppContext
 from nllbd.http.server import count_silent, make_runner
+from nllbd.job import cap_warning
 from nllbd.lifecycle import Lifecycle, LifecycleState
 from nllbd.metrics import Metrics
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
@@ -145,9 +146,11 @@ class Daemon:
         for note in settings.notes:
             logger.warning("settings", note=note)
         checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
+        if warning := cap_warning(settings, checkpoint):
+            logger.warning("settings", note=warning)
         tokenizer = Tokenizer(checkpoint)
         detector = Detector(tokenizer.languages, settings.detect_threshold)
-        self._engine = ProcessEngine(engine_config(settings, checkpoint.path))
+        self._engine = ProcessEngine(engine_config(settings, checkpoint))
         metrics = Metrics(self._engine, checkpoint.name)
         translator = Translator(
             engine=self._engine,

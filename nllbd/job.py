@@ -118,7 +118,9 @@ def search_params(job: TranslationJob, settings: Settings, checkpoint: Checkpoin
     num_beams = _chosen(job.num_beams, default.num_beams)
     max_length = _chosen(job.max_length, default.max_length)
     length_penalty = _chosen(job.length_penalty, default.length_penalty)
-    _check_range("num_beams", num_beams, 1, settings.max_num_beams, "this server's max_num_beams")
+    most = max_beams(settings)
+    why = "max_num_beams" if most == settings.max_num_beams else "max_num_lanes"
+    _check_range("num_beams", num_beams, 1, most, f"this server's {why}")
     _check_range("max_length", max_length, MIN_MAX_LENGTH, checkpoint.config.max_positions, "the model's positions")
     if not (math.isfinite(length_penalty) and abs(length_penalty) <= MAX_LENGTH_PENALTY):
         raise InvalidValue(
@@ -139,7 +141,7 @@ def default_params(settings: Settings, checkpoint: Checkpoint) -> SearchParams:
     positions; the server's own `max_length` was held against them by `check_settings`.
     """
     model = checkpoint.generation
-    num_beams = _chosen(settings.num_beams, min(_chosen(model.num_beams, DEFAULTS.num_beams), settings.max_num_beams))
+    num_beams = _chosen(settings.num_beams, min(_wished_beams(checkpoint), max_beams(settings)))
     max_length = _chosen(settings.max_length, _chosen(model.max_length, DEFAULTS.max_length))
     return SearchParams(
         num_beams=num_beams,
@@ -147,6 +149,24 @@ def default_params(settings: Settings, checkpoint: Checkpoint) -> SearchParams:
         early_stopping=_chosen(settings.early_stopping, _chosen(model.early_stopping, DEFAULTS.early_stopping)),
         max_length=min(max_length, checkpoint.config.max_positions),
     )
+
+
+def max_beams(settings: Settings) -> int:
+    """The most beams that a request may have: each takes a lane of the engine."""
+    return min(settings.max_num_beams, settings.max_num_lanes or settings.max_num_beams)
+
+
+def cap_warning(settings: Settings, checkpoint: Checkpoint) -> str | None:
+    """What an operator should know of the default beams: that they are fewer than the model's own."""
+    wished = _wished_beams(checkpoint)
+    most = max_beams(settings)
+    if settings.num_beams is not None or wished <= most:
+        return None
+    return f"requests get {most} beams and not the model's {wished}: max_num_beams or max_num_lanes allows no more"
+
+
+def _wished_beams(checkpoint: Checkpoint) -> int:
+    return _chosen(checkpoint.generation.num_beams, DEFAULTS.num_beams)
 
 
 def check_settings(settings: Settings, checkpoint: Checkpoint) -> None:

@@ -29,6 +29,7 @@ from nllbd.job import (
     TranslationResult,
     Usage,
     check_settings,
+    max_beams,
     max_segment_tokens,
     search_params,
     timeout_s,
@@ -198,7 +199,7 @@ class Translator:
         async def work() -> None:
             for key, (index, segment) in pending:
                 order = Order(
-                    run.target, run.target_id, run.params, self._settings.max_num_beams, waiter, job.text_field(index)
+                    run.target, run.target_id, run.params, max_beams(self._settings), waiter, job.text_field(index)
                 )
                 run.done[key] = await self._segments.translate(segment, order)
                 self.admission.finish_segment(ticket, segment.num_tokens, self._engine.stats.num_waiting > 0)

@@ -347,6 +347,20 @@ def test_an_engine_that_refuses_its_settings_ends_it_with_its_reason(serve: Serv
     assert "unknown 'wings'" in served.log
 
 
+def test_one_lane_serves_and_a_cache_too_small_is_refused_with_the_least(
+    serve: Serve, connect: Callable[[int], Client]
+) -> None:
+    served = serve("--max-num-lanes", "1")
+    client = connect(served.wait_ready())
+    assert client.ask("POST", "/translate", job())[0] == 200
+    status, answer, _ = client.ask("POST", "/translate", {**job(), "num_beams": 2})
+    assert (status, answer["error"]["code"], answer["error"]["field"]) == (400, "invalid_value", "num_beams")
+    assert sum("beams" in line["note"] for line in served.events("settings")) == 1
+    refused = serve("--runner", "model", "--kv-cache-bytes", "1MiB")
+    assert refused.wait() == 2
+    assert "give at least" in refused.log
+
+
 def test_listens_on_a_unix_socket_and_clears_it_away(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as stale:

@@ -10,7 +10,7 @@ import pytest
 from nllbd.checkpoint import Checkpoint, GenerationDefaults
 from nllbd.config import Settings
 from nllbd.errors import ConfigError, InvalidValue
-from nllbd.job import TranslationJob, check_settings, max_segment_tokens, search_params, timeout_s
+from nllbd.job import TranslationJob, cap_warning, check_settings, max_segment_tokens, search_params, timeout_s
 from nllbd.sched.sequence import SearchParams
 
 
@@ -67,6 +67,17 @@ def test_refused(demo_checkpoint: Checkpoint, asked: dict[str, Any], field: str)
         search_params(job(**asked), Settings(), demo_checkpoint)
     assert error.value.field == field
     assert len(error.value.message) < 200
+
+
+def test_beams_yield_to_the_lanes_and_the_operator_is_told(demo_checkpoint: Checkpoint) -> None:
+    checkpoint, settings = wishing(demo_checkpoint, num_beams=5), Settings(max_num_lanes=2)
+    assert search_params(job(), settings, checkpoint).num_beams == 2
+    assert "2 beams and not the model's 5" in str(cap_warning(settings, checkpoint))
+    assert cap_warning(Settings(), checkpoint) is None
+    assert cap_warning(Settings(max_num_lanes=2, num_beams=2), checkpoint) is None
+    with pytest.raises(InvalidValue, match="max_num_lanes") as error:
+        search_params(job(num_beams=3), settings, checkpoint)
+    assert error.value.field == "num_beams"
 
 
 def test_alternatives_ask_for_hypotheses(demo_checkpoint: Checkpoint) -> None:

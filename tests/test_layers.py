@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "announce": set(),
     "systemd": {"errors"},
     "sockets": {"errors", "systemd"},
-    "assembly": {"bridge.protocol", "config"},
+    "assembly": {"bridge.protocol", "checkpoint", "config", "job"},
     "daemon": {
         "announce",
         "assembly",
@@ -97,6 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "config",
         "errors",
         "http",
+        "job",
         "lifecycle",
         "log",
         "metrics",

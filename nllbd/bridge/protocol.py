@@ -28,6 +28,8 @@ class EngineConfig:
     """Everything an engine needs to start; plain values, sent to the child process as its first message.
 
     0 for a budget means: derive it from the device. `runner` is "model", or "fake" for the scripted FakeRunner.
+    `default_source_tokens` and `default_lane_tokens` (positions times beams) are what the longest sentence of a request
+    without wishes can take; an engine that could not hold it does not start.
     """
 
     model_path: str
@@ -38,6 +40,8 @@ class EngineConfig:
     max_encode_tokens: int = 0
     kv_cache_bytes: int = 0
     max_num_beams: int = 8
+    default_source_tokens: int = 0
+    default_lane_tokens: int = 0
     max_waiting_segments: int = 20_000
     max_waiting_tokens: int = 2_000_000
     runner: str = "model"

@@ -83,7 +83,7 @@ class LocalBackend:
         settings = self._settings
         checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
         tokenizer = Tokenizer(checkpoint)
-        self._engine = ThreadEngine(engine_config(settings, checkpoint.path))
+        self._engine = ThreadEngine(engine_config(settings, checkpoint))
         self._translator = Translator(
             engine=self._engine,
             tokenizer=tokenizer,

@@ -354,6 +354,12 @@ class Settings:
                 "lower the first or raise the second",
                 field="num_beams",
             )
+        if self.num_beams is not None and 0 < self.max_num_lanes < self.num_beams:
+            raise ConfigError(
+                f"num_beams is {self.num_beams} but max_num_lanes is {self.max_num_lanes}, and each beam takes a lane: "
+                "lower the first or raise the second",
+                field="num_beams",
+            )
         for name in ("enable_swagger", "enable_web"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.listens_on_loopback)

@@ -133,20 +133,27 @@ def _pick_precision(name: str, device: torch.device) -> str:
 
 
 def _num_blocks(config: EngineConfig, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> int:
-    """Blocks that fit into `kv_cache_bytes`, or into a share of the memory that is free now."""
+    """Blocks that fit into `kv_cache_bytes`, or into a share of the memory that is free now.
+
+    They must hold one sentence at least, of the length and with the beams that requests get by default. Without a
+    setting a CPU makes room for that whatever is free; otherwise it is for the operator to decide what should shrink.
+    """
     import torch
 
     from nllbd.model.decoder import KVCache
 
     block_bytes = KVCache.bytes_per_slot(checkpoint.config, dtype) * BLOCK_SIZE
+    num_least = -(-config.default_source_tokens // BLOCK_SIZE) - (-config.default_lane_tokens // BLOCK_SIZE)
+    least = max(1, num_least) * block_bytes
     budget = config.kv_cache_bytes
     if not budget and device.type == "cuda":
         budget = int(torch.cuda.mem_get_info(device)[0] * GPU_CACHE_SHARE)
     elif not budget:
-        budget = min(int(psutil.virtual_memory().available * CPU_CACHE_SHARE), CPU_CACHE_MAX_BYTES)
-    if budget < block_bytes:
+        budget = max(least, min(int(psutil.virtual_memory().available * CPU_CACHE_SHARE), CPU_CACHE_MAX_BYTES))
+    if budget < least:
         raise ConfigError(
-            f"kv_cache_bytes: {budget} bytes hold no block; one block of {BLOCK_SIZE} tokens takes {block_bytes}",
+            f"kv_cache_bytes: {budget} bytes do not hold one sentence at the default num_beams and max_length; give at "
+            f"least {least} ({-(-least >> 20)}MiB is enough), or lower num_beams or max_length",
             field="kv_cache_bytes",
         )
     return budget // block_bytes

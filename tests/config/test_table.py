@@ -53,6 +53,7 @@ def test_groups_stand_together() -> None:
         {"log_level": "info"},
         {"cors_origins": ["*"]},
         {"num_beams": 5, "max_num_beams": 4},
+        {"num_beams": 5, "max_num_lanes": 4},
         {"port": None},
     ],
 )

@@ -41,6 +41,14 @@ def test_what_cannot_be_had_is_refused_by_name(changes: dict, field: str) -> Non
     assert refused.value.field == field
 
 
+def test_the_cache_holds_a_sentence_at_the_default_lengths_or_says_what_would() -> None:
+    wants = {"default_source_tokens": 33, "default_lane_tokens": 4 * 511}
+    least = (3 + 128) * BLOCK_SIZE * 2 * 2 * 256 * 2
+    assert build_engine(_config(kv_cache_bytes=least, **wants)).info.num_blocks == 131
+    with pytest.raises(ConfigError, match=f"at least {least} "):
+        build_engine(_config(kv_cache_bytes=least - 1, **wants))
+
+
 def test_a_missing_model_is_a_checkpoint_error(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         build_engine(_config(model_path=str(tmp_path)))
