@@ -90,13 +90,22 @@ class SegmentTranslator:
         found = await self._try_ways(segment, order, order.params)
         advised = guard.retry_params(found.warnings, order.params, order.max_num_beams)
         if advised is not None:
-            self._metrics.add(m.RETRIES)
-            again = await self._try_ways(segment, order, advised)
-            better = again if len(again.warnings) < len(found.warnings) else found
-            found = SegmentTranslation(better.texts, better.warnings, found.outcomes + again.outcomes)
+            found = await self._try_again(segment, order, advised, found)
         for warning in found.warnings:
             self._metrics.add(m.GUARD, kind=warning)
         return found
+
+    async def _try_again(
+        self, segment: Segment, order: Order, params: SearchParams, first: SegmentTranslation
+    ) -> SegmentTranslation:
+        """The better of the first answer and a second one. A retry that fails costs nothing but the retry."""
+        self._metrics.add(m.RETRIES)
+        try:
+            again = await self._try_ways(segment, order, params)
+        except NllbdError:
+            return first
+        better = again if len(again.warnings) < len(first.warnings) else first
+        return SegmentTranslation(better.texts, better.warnings, first.outcomes + again.outcomes)
 
     async def _try_ways(self, segment: Segment, order: Order, params: SearchParams) -> SegmentTranslation:
         """The first way after which everything is there that must survive; the last one always is such."""

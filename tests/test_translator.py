@@ -384,6 +384,22 @@ async def test_after_a_storm_nothing_is_left(
     assert (translator.admission.num_segments, translator.admission.num_tokens) == (0, 0)
 
 
+async def test_a_retry_that_does_not_fit_leaves_the_first_answer(
+    make_translator: MakeTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: EngineConfig) -> Engine:
+        num_blocks = 140  # 4 beams of 512 positions, and not 8
+        info = EngineInfo("fake", "none", num_blocks, 16, 64, 512, 1, 0.0, 0)
+        return Engine(FakeRunner(FakeScript(), num_blocks), Scheduler(num_blocks, 16, 64, 512), info)
+
+    monkeypatch.setattr("nllbd.segments.guard.check", lambda *_: ["repetition"])
+    translator = await make_translator(factory=build)
+    result = await translator.translate(job(LINES[0]))
+    assert result.translations[0].text == LINES[0]
+    assert result.translations[0].warnings == ("repetition",)
+    assert count(translator, m.RETRIES) == 1
+
+
 # Admission and settings
 
 
