@@ -1,4 +1,4 @@
-"""Compiles every Triton kernel for NVIDIA's sm_90, which needs no GPU: the interpreter accepts what the compiler does not.
+"""Compiles every Triton kernel for NVIDIA's sm_90, which needs no GPU: the interpreter alone accepts too much.
 
     python -m tests.kernels.compile_kernels [float32 float16 bfloat16]
 
@@ -54,7 +54,9 @@ def _compile(function: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) 
     binary = triton.compile(source, target=TARGET, options=options)
     compiled[key] = binary.metadata.shared
     shapes = [value for (place,), value in constants.items() if function.params[place].is_constexpr]
-    print(f"{function.__name__} {shapes} warps {options.get('num_warps', 4)}: shared {binary.metadata.shared}")
+    sys.stdout.write(
+        f"{function.__name__} {shapes} warps {options.get('num_warps', 4)}: shared {binary.metadata.shared}\n"
+    )
 
 
 def _attention(dtype: torch.dtype, beams: tuple[int, ...], splits: int) -> None:
@@ -124,7 +126,7 @@ def main() -> int:
         _rows(dtype)
         _search(dtype)
     _beam()
-    print(f"{len(compiled)} kernels compiled for {TARGET}")
+    sys.stdout.write(f"{len(compiled)} kernels compiled for {TARGET}\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Lets Triton's kernels run on the CPU, by its interpreter, where there is no GPU. To be called before their import.
+"""Lets Triton's kernels run on the CPU, by its interpreter (tests/conftest.py asks for it).
 
 Two shortcomings of Triton 3.6's interpreter are mended here, not in the kernels, which compiled are right as they are.
 """
@@ -9,14 +9,11 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 
 def use_interpreter() -> None:
-    """Without effect where there is a GPU or no Triton."""
-    if torch.cuda.is_available() or find_spec("triton") is None:
+    """Without effect where kernels are compiled, or there is no Triton."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None:
         return
-    os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
     if getattr(interpreter, "mended", False):

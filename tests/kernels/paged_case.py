@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from nllbd.kernels.paged import PagedRows
+from tests.kernels.interpreter import use_interpreter
+
+use_interpreter()
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
