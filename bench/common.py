@@ -148,7 +148,7 @@ def save(name: str, options: Mapping[str, Any], results: Mapping[str, Any], fold
 
 def newest(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     """The latest record of a benchmark, or None."""
-    files = sorted(folder.glob(f"{name}-[0-9]*-[0-9]*.json"))
+    files = sorted(folder.glob(f"{name}-{'[0-9]' * 8}-{'[0-9]' * 6}.json"))
     return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +82,14 @@ def _transformers_batches(
 ) -> tuple[dict[int, dict[str, int]], list[str]]:
     """The best static batch for each number of beams; a size beyond the number of jobs is the whole lot."""
     sizes = [size for size in sizes or TRANSFORMERS_BATCHES if size <= len(jobs)] or [len(jobs)]
+    if len(sizes) == 1:
+        return {width: {"batch_size": sizes[0]} for width in beams}, []
     speeds: dict[tuple[int, int], float] = {}
     with Child(spec) as child:
         child.translate(jobs[:2], 1, max_length, {"batch_size": 2})
-        for width in beams:
-            for size in sizes if len(sizes) > 1 else ():
-                reply = child.translate(jobs, width, max_length, {"batch_size": size})
-                speeds[width, size] = sum(map(len, reply.outputs)) / reply.seconds
-                print(f"  {spec.label} beam {width}: {figure(speeds[width, size]):>6} tokens/s, batches of {size}")
-    ways = {width: {"batch_size": max(sizes, key=lambda size: speeds.get((width, size), 0.0))} for width in beams}
+        for width, size in itertools.product(beams, sizes):
+            reply = child.translate(jobs, width, max_length, {"batch_size": size})
+            speeds[width, size] = sum(map(len, reply.outputs)) / reply.seconds
+            print(f"  {spec.label} beam {width}: {figure(speeds[width, size]):>6} tokens/s, batches of {size}")
+    ways = {width: {"batch_size": max(sizes, key=lambda size: speeds[width, size])} for width in beams}
     return ways, [f"beam {width}, batches of {size}: {speed:.1f} tokens/s" for (width, size), speed in speeds.items()]

@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import common, corpus, plot
-from bench.child import Child, Loaded, Reply, Spec
-from bench.common import Spread
+from bench import common, corpus
+from bench.child import Child, Loaded, Spec
 from bench.contestants import Job, Output
 from bench.entrants import Entrant, enter, make_spec
+from bench.offline_results import draw, print_table, ratios, round_line, speed, summary
 from bench.quality import Quality, equal_share, scores
 from bench.sweep import ALONE
 from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
@@ -35,7 +34,6 @@ from nllbd.text.tokenizer import Tokenizer
 
 CPU_ENTRANTS = ("nllbd:int8", "nllbd:float32", "ctranslate2:int8", "ctranslate2:float32", "transformers:float32")
 GPU_ENTRANTS = ("nllbd:float16", "transformers:float16", "ctranslate2:int8@cpu")
-MIB = 2**20
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     results = Bench(options).run()
     results["took_s"] = round(time.perf_counter() - begin, 1)
     path = common.save(f"offline-{_name(options)}", vars(options), results, options.results)
-    _plot(path.with_suffix(".svg"), results)
+    draw(path.with_suffix(".svg"), results)
 
 
 class Team:
@@ -141,7 +139,10 @@ class Bench:
                     first_outputs.setdefault(entrant.label, outputs)
                     record["same_as_first_round"] = equal_share(outputs, first_outputs[entrant.label])
                     rounds[entrant.label].append(record)
-                    print(_round_line(beams, number, entrant.label, record), flush=True)
+                    print(round_line(beams, number, entrant.label, record), flush=True)
+            same_alone = self._same_alone(
+                teams[entrants[0].label], entrants[0], beams, first_outputs[entrants[0].label]
+            )
         finally:
             loaded = {label: team.many.loaded for label, team in teams.items()}
             for team in teams.values():
@@ -149,11 +150,13 @@ class Bench:
         made = {}
         for it in entrants:
             quality = self._quality(it, first_outputs[it.label], reference)
-            made[it.label] = {**_summary(rounds[it.label], loaded[it.label]), **asdict(quality)}
+            made[it.label] = {**summary(rounds[it.label], loaded[it.label]), **asdict(quality)}
             made[it.label]["rounds"] = rounds[it.label]
-        ratios = _ratios(entrants[0].label, made)
-        _print_table(beams, made, ratios)
-        return {"entrants": made, "ratios": ratios, "baseline_of_ratios": entrants[0].label}
+        made[entrants[0].label]["same_as_alone"] = same_alone
+        over = ratios(entrants[0].label, made)
+        gap = self._quality_gap(entrants[0], first_outputs[entrants[0].label], reference)
+        print_table(made, over, f"beam {beams}; {entrants[0].label} less float32: {gap}")
+        return {"entrants": made, "ratios": over, "ratios_of": entrants[0].label, "int8_less_float32": gap}
 
     def _reference(self, beams: int) -> list[Output]:
         """What float32 says: transformers on the small checkpoint, which computes the same function."""
@@ -166,7 +169,7 @@ class Bench:
         length = self.options.max_length
         reply = team.many.translate(jobs, beams, length, entrant.ways[beams])
         singles = [team.single.translate([self.jobs[place]], beams, length, ALONE) for place in self.alone]
-        record = _speed(jobs, reply)
+        record = speed(jobs, reply)
         record["alone_s"] = [round(single.seconds, 5) for single in singles]
         record["alone_tokens_per_s"] = sum(len(it.outputs[0]) for it in singles) / sum(it.seconds for it in singles)
         at = {place: row for row, place in enumerate(entrant.places)}
@@ -178,104 +181,24 @@ class Bench:
         record["load_average"] = common.load_average()
         return record, reply.outputs
 
+    def _same_alone(self, team: Team, entrant: Entrant, beams: int, outputs: list[Output]) -> float:
+        """The share of the first entrant's outputs, all of them, that are the same when each sentence comes alone."""
+        jobs = [self.jobs[place] for place in entrant.places]
+        return equal_share(outputs, team.single.translate(jobs, beams, self.options.max_length, ALONE).outputs)
+
+    def _quality_gap(self, entrant: Entrant, outputs: list[Output], reference: list[Output]) -> dict[str, float] | None:
+        """The first entrant's scores less those of float32, on the same sentences."""
+        ours = self._quality(entrant, outputs, reference)
+        exact = self._quality(entrant, [reference[place] for place in entrant.places], reference)
+        if ours.bleu is None or ours.chrf is None or exact.bleu is None or exact.chrf is None:
+            return None
+        return {"bleu": ours.bleu - exact.bleu, "chrf": ours.chrf - exact.chrf}
+
     def _quality(self, entrant: Entrant, outputs: list[Output], reference: list[Output]) -> Quality:
         texts = [self.tokenizer.decode(ids) for ids in outputs]
         scored = scores(texts, [self.sentences[place].reference for place in entrant.places])
         bleu, chrf = scored or (None, None)
         return Quality(equal_share(outputs, [reference[place] for place in entrant.places]), bleu, chrf)
-
-
-def _speed(jobs: Sequence[Job], reply: Reply) -> dict[str, Any]:
-    source, target = sum(len(ids) for ids, _ in jobs), sum(map(len, reply.outputs))
-    return {
-        "seconds": reply.seconds,
-        "source_tokens_per_s": source / reply.seconds,
-        "target_tokens_per_s": target / reply.seconds,
-        "sentences_per_s": len(jobs) / reply.seconds,
-    }
-
-
-def _summary(rounds: Sequence[Mapping[str, Any]], loaded: Loaded) -> dict[str, Any]:
-    peak = max(record["peak_rss"] for record in rounds)
-    same = [record["same_as_alone"] for record in rounds if record["same_as_alone"] is not None]
-    return {
-        "target_tokens_per_s": common.spread(record["target_tokens_per_s"] for record in rounds),
-        "source_tokens_per_s": common.spread(record["source_tokens_per_s"] for record in rounds),
-        "sentences_per_s": common.spread(record["sentences_per_s"] for record in rounds),
-        "alone_p50_s": common.spread(statistics.median(record["alone_s"]) for record in rounds),
-        "alone_tokens_per_s": common.spread(record["alone_tokens_per_s"] for record in rounds),
-        "same_as_alone": statistics.mean(same) if same else None,
-        "peak_rss_mib": peak / MIB,
-        "peak_rss_less_imports_mib": (peak - loaded.imported_rss) / MIB,
-    }
-
-
-def _ratios(ours: str, made: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
-    """The first entrant over each other one, round by round. Latency and memory: below 1 is better."""
-    mine = made[ours]
-    ratios = {}
-    for label, other in made.items():
-        if label == ours:
-            continue
-
-        def over(measure: str, theirs: str | None = None, other: Mapping[str, Any] = other) -> Spread:
-            columns = [record[measure] for record in mine["rounds"]], [it[theirs or measure] for it in other["rounds"]]
-            return common.ratio(*columns)
-
-        alone = [[statistics.median(record["alone_s"]) for record in it["rounds"]] for it in (mine, other)]
-        memory = "peak_rss_less_imports_mib"
-        ratios[label] = {
-            "target_tokens_per_s": over("target_tokens_per_s"),
-            "target_tokens_per_s_over_one_by_one": over("target_tokens_per_s", "alone_tokens_per_s"),
-            "alone_p50_s": common.ratio(*alone),
-            "peak_rss": common.ratio([mine["peak_rss_mib"]], [other["peak_rss_mib"]]),
-            "peak_rss_less_imports": common.ratio([mine[memory]], [other[memory]]),
-        }
-    return ratios
-
-
-# What is shown
-
-
-def _round_line(beams: int, number: int, label: str, record: Mapping[str, Any]) -> str:
-    speed, alone = record["target_tokens_per_s"], statistics.median(record["alone_s"])
-    return (
-        f"beam {beams} round {number + 1} {label:24} {common.figure(speed):>6} target tokens/s, "
-        f"alone p50 {alone:.3f} s, load {record['load_average']}"
-    )
-
-
-def _print_table(beams: int, made: Mapping[str, Mapping[str, Any]], ratios: Mapping[str, Mapping[str, Spread]]) -> None:
-    print(f"\nbeam {beams}: median (least–most)")
-    for label, it in made.items():
-        quality = "" if it["chrf"] is None else f", BLEU {it['bleu']:.2f}, chrF {it['chrf']:.2f}"
-        print(
-            f"{label:24} target tokens/s {it['target_tokens_per_s']}, source {it['source_tokens_per_s']}, "
-            f"sentences/s {it['sentences_per_s']}, alone p50 {it['alone_p50_s']} s,\n{'':24} peak RSS "
-            f"{it['peak_rss_mib']:.0f} MiB, {it['peak_rss_less_imports_mib']:.0f} beyond imports, "
-            f"equal to float32 {it['equal']:.1%}, to itself alone {_percent(it['same_as_alone'])}{quality}"
-        )
-    for label, values in ratios.items():
-        told = ", ".join(f"{name} {value}" for name, value in values.items())
-        print(f"  over {label}: {told}")
-    print()
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def _plot(path: Path, results: Mapping[str, Any]) -> None:
-    groups = {
-        f"beam {beams}": {label: it["target_tokens_per_s"] for label, it in made["entrants"].items()}
-        for beams, made in results["beams"].items()
-    }
-    threads, count = results["threads"], results["corpus"]["sentences"]
-    title = f"{count} held-out sentences, {threads} threads: median, least and most of the rounds"
-    plot.bars(path, title, "target tokens/s", groups)
-
-
-# Options
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,10 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import common, corpus, load
+from bench.child import Spec
 from bench.entrants import make_spec
 from bench.online_results import LOADED_FRACTION, UNLOADED, Point, draw, outcome, show
 from bench.servers import Server, stop_on_sigterm
-from nllbd.checkpoint import DEMO_FOLDER
+from bench.sweep import BACKENDS, DEFAULT_BACKEND, best_backend
+from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
+from nllbd.text.tokenizer import Tokenizer
 
 ARRIVALS = {"poisson": load.poisson, "bursty": load.bursty}
 FRACTIONS = (0.8, 1.0, 1.2)
@@ -41,10 +44,14 @@ ONE_BY_ONE = {"sentence": 6, "paragraph": 3, "document": 1}  # how many tell wha
 
 @dataclass(frozen=True)
 class Setup:
-    """A server that can be started: a label and its command line behind the interpreter."""
+    """A server that can be started: a label, its command line behind the interpreter, its environment."""
 
     label: str
     command: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...] = ()
+
+    def start(self) -> Server:
+        return Server(self.label, self.command, dict(self.environ))
 
 
 def main() -> None:
@@ -77,7 +84,7 @@ class Bench:
         async with load.session() as session:
             self.session = session
             setups = await self._setups()
-            servers = [Server(setup.label, setup.command) for setup in setups]
+            servers = [setup.start() for setup in setups]
             try:
                 await self._measure(servers)
                 memory = {server.label: server.rss / 2**20 for server in servers}
@@ -88,6 +95,7 @@ class Bench:
             "pool": [asdict(text) for text in self.pool],
             "alone_s": self.alone,
             "commands": {setup.label: " ".join(setup.command) for setup in setups},
+            "environments": {setup.label: dict(setup.environ) for setup in setups},
             "ctranslate2_tried": self.tried,
             "saturation_per_s": self.saturation,
             "rss_mib": memory,
@@ -104,22 +112,33 @@ class Bench:
         ]
         serve = ["-m", "nllbd", "serve", "--model", str(forms[0].model), "--dtype", "int8", "--port", "{port}"]
         serve += ["--metrics-port", "0", "--num-threads", str(threads), "--log-level", "WARNING"]
-        best = await self._best_peer([_peer(forms[1].model, model, threads, *way) for way in _ways(threads, options)])
+        backend = self._backend(forms[1], model)
+        ways = _ways(threads, options)
+        best = await self._best_peer([_peer(forms[1].model, model, threads, *way, backend) for way in ways])
         alone = ["-m", "bench.front", "--library", "transformers", "--model", str(model), "--precision", "float32"]
         alone += ["--threads", str(threads), "--max-batch", "1", "--window-ms", "0", "--port", "{port}"]
         known = {"nllbd": Setup("nllbd", tuple(serve)), "ctranslate2": best}
         known["transformers"] = Setup("transformers", tuple(alone))
         return [known[name] for name in dict.fromkeys([*options.servers, "ctranslate2"])]
 
+    def _backend(self, spec: Spec, model: Path) -> str:
+        """The backend on which CTranslate2 is fastest here, tried out on some sentences."""
+        if self.options.quick or self.options.peer_way:
+            return self.options.peer_backend
+        tokenizer = Tokenizer(read_checkpoint(model))
+        some = corpus.sentences(96, corpus.directions(self.options.directions), self.options.seed)
+        jobs = [(tokenizer.encode(it.text, it.source), tokenizer.language_id(it.target)) for it in some]
+        return best_backend(spec, jobs, self.options.beams, 128)
+
     async def _best_peer(self, setups: Sequence[Setup]) -> Setup:
         """Of those that get most through, the one with most in time when requests come that fast."""
         throughput: dict[Setup, float] = {}
         for setup in setups if len(setups) > 1 else ():
-            with Server(setup.label, setup.command) as server:
+            with setup.start() as server:
                 throughput[setup] = await self._saturate(server)
         goodput: dict[Setup, float] = {}
         for setup in sorted(throughput, key=lambda setup: -throughput[setup])[:FINALISTS]:
-            with Server(setup.label, setup.command) as server:
+            with setup.start() as server:
                 allowed = load.allowed_s(await self._alone(server, sample=12))
                 pool = sorted(allowed)
                 count = max(MIN_REQUESTS, round(max(throughput.values()) * self.options.seconds))
@@ -234,10 +253,10 @@ def _ways(threads: int, options: argparse.Namespace) -> list[tuple[int, int]]:
     return [(workers, size) for workers in dict.fromkeys((1, threads)) for size in BATCHES]
 
 
-def _peer(model: Path, tokenizer: Path, threads: int, workers: int, batch: int) -> Setup:
+def _peer(model: Path, tokenizer: Path, threads: int, workers: int, batch: int, backend: str) -> Setup:
     command = ["-m", "bench.front", "--library", "ctranslate2", "--model", str(model), "--tokenizer", str(tokenizer)]
     command += ["--port", "{port}", "--workers", str(workers), "--threads", str(threads // workers)]
-    return Setup("ctranslate2", (*command, "--max-batch", str(batch)))
+    return Setup("ctranslate2", (*command, "--max-batch", str(batch)), tuple(BACKENDS[backend].items()))
 
 
 def _wide(options: argparse.Namespace) -> Path:
@@ -257,6 +276,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--directions", default=",".join(pairs), help="FROM-TO[,FROM-TO…]")
     parser.add_argument("--peer-way", metavar="WORKERS:BATCH", help="CTranslate2's, instead of trying them out")
+    parser.add_argument("--peer-backend", choices=BACKENDS, default=DEFAULT_BACKEND, help="with --peer-way")
     parser.add_argument("--pool", type=int, default=80, help="different requests")
     parser.add_argument("--clients", type=int, default=24, help="of the closed loop that saturates")
     parser.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS), help="of saturation")

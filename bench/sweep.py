@@ -2,12 +2,14 @@
 
 Everything its own guide to performance recommends is tried: int8, several workers of one thread against one worker of
 several, batches by number of sentences and by tokens, all sentences handed in at once (it sorts them by length and
-feeds its workers in parallel) and its asynchronous streaming; MKL with packed weights (its default on Intel), without,
-and oneDNN in place of MKL. What its guide also names but a general server cannot use: a vocabulary reduced in advance.
+feeds its workers in parallel) and its asynchronous streaming; MKL with packed weights (its default on Intel), with AMX
+asked for, without packing, and oneDNN in place of MKL. What its guide also names but a general server cannot use: a
+vocabulary reduced in advance.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +21,7 @@ from bench.contestants import Job
 DEFAULT_BACKEND = "MKL, packed"
 BACKENDS: Mapping[str, Mapping[str, str]] = {
     DEFAULT_BACKEND: {},
+    "MKL, packed, AMX": {"MKL_ENABLE_INSTRUCTIONS": "AVX512_E4"},
     "MKL": {"CT2_PACKED_GEMM": "0"},
     "oneDNN": {"CT2_USE_MKL": "0"},
 }
@@ -70,18 +73,11 @@ def sweep(
     quick: bool = False,
     tell: Callable[[str], None] = print,
 ) -> Best:
-    """First heat: every backend and threading, with a common batch on a quarter of the jobs, and on a few one by one.
-    Second heat, with the winner of the first: every batch on all jobs, the best also through the asynchronous stream.
+    """First heat: every backend and threading, with a common batch on a quarter of the jobs, and on a few one by one;
+    all of them twice, for on a shared machine one time alone says little. Second heat, with the winner of the first:
+    every batch on all jobs, the best few again and through the asynchronous stream. The highest figure counts.
     """
-    backends = [DEFAULT_BACKEND] if quick or spec.device != "cpu" else list(BACKENDS)
-    heat: list[Trial] = []
-    singles: list[Trial] = []
-    for backend in backends:
-        for settings in _thread_settings(spec):
-            few = jobs if quick else jobs[::4]
-            heat += _try(spec, backend, settings, dict.fromkeys(beams, (FIRST_BATCH,)), few, max_length, tell)
-            few = few[:: -(-len(few) // NUM_ALONE)]
-            singles += _try(spec, backend, settings, dict.fromkeys(beams, (ALONE,)), few, max_length, tell)
+    heat, singles = _first_heat(spec, jobs, beams, max_length, quick, tell)
     winners = {width: _fastest(heat, width) for width in beams}
     alone = {width: _fastest(singles, width) for width in beams}
     final: list[Trial] = []
@@ -90,8 +86,8 @@ def sweep(
         backend, settings = place[0], dict(place[1])
         batches = dict.fromkeys(wanted, BATCHES[1:3] if quick else BATCHES)
         final += _try(spec, backend, settings, batches, jobs, max_length, tell)
-        streams = {width: ({**_fastest(final, width).how, "mode": "iterable"},) for width in wanted}
-        final += _try(spec, backend, settings, streams, jobs, max_length, tell)
+        again = {width: _again(final, width, 1 if quick else 3) for width in wanted}
+        final += _try(spec, backend, settings, again, jobs, max_length, tell)
     return Best({width: _fastest(final, width) for width in beams}, alone, heat + singles + final)
 
 
@@ -126,6 +122,32 @@ def _thread_settings(spec: Spec) -> list[dict[str, int]]:
 
 def _fastest(trials: Sequence[Trial], beams: int) -> Trial:
     return max((trial for trial in trials if trial.beams == beams), key=lambda trial: trial.tokens_per_s)
+
+
+def best_backend(spec: Spec, jobs: Sequence[Job], beams: int, max_length: int) -> str:
+    """The key of BACKENDS that won the first heat."""
+    return _fastest(_first_heat(spec, jobs, [beams], max_length, False, print)[0], beams).backend
+
+
+def _first_heat(
+    spec: Spec, jobs: Sequence[Job], beams: Sequence[int], max_length: int, quick: bool, tell: Callable[[str], None]
+) -> tuple[list[Trial], list[Trial]]:
+    """Every backend and threading: with a common batch, and one by one."""
+    backends = [DEFAULT_BACKEND] if quick or spec.device != "cpu" else list(BACKENDS)
+    few = jobs if quick else jobs[::4]
+    fewest = few[:: -(-len(few) // NUM_ALONE)]
+    heat: list[Trial] = []
+    singles: list[Trial] = []
+    for _, backend, settings in itertools.product(range(1 if quick else 2), backends, _thread_settings(spec)):
+        heat += _try(spec, backend, settings, dict.fromkeys(beams, (FIRST_BATCH,)), few, max_length, tell)
+        singles += _try(spec, backend, settings, dict.fromkeys(beams, (ALONE,)), fewest, max_length, tell)
+    return heat, singles
+
+
+def _again(trials: Sequence[Trial], beams: int, count: int) -> list[dict[str, Any]]:
+    """The best ways once more, and the best one as a stream."""
+    best = sorted((trial for trial in trials if trial.beams == beams), key=lambda trial: -trial.tokens_per_s)
+    return [*(dict(trial.how) for trial in best[:count]), {**best[0].how, "mode": "iterable"}]
 
 
 def _place(trial: Trial) -> tuple[str, tuple[tuple[str, int], ...]]:

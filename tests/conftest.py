@@ -5,6 +5,7 @@ thread, with the echo runner and a tokenizer that loses nothing, so that every t
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ from nllbd.lifecycle import Lifecycle, LifecycleState
 from nllbd.metrics import Metrics
 from nllbd.text.detect import Detection
 from nllbd.translator import Translator
+
+# Triton reads this once, when something first imports it: kernels run by its interpreter, except in bench/gpu.sh
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 EOS = 2
 FIRST_CHARACTER = 10

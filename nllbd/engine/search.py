@@ -12,7 +12,9 @@ Exact ties go to the lower lane, then the lower token id.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +22,20 @@ from torch import Tensor
 from nllbd.engine.batch import EARLY_STOPPING, Batch
 from nllbd.sched.plan import FinishedSequence
 from nllbd.sched.sequence import Hypothesis
+
+
+class Columns(Protocol):
+    """What the search needs of a batch: the columns of batch.py, cut to the rows and lanes in use by `view`."""
+
+    num_lanes: int
+    device: torch.device
+
+    @property
+    def columns(self) -> Mapping[str, Tensor]: ...
+
+    def view(self, name: str) -> Tensor: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,25 @@ def advance(batch: Batch, log_probs: Tensor, ids: Tensor, eos_id: int) -> list[i
     return over
 
 
-def _rank(batch: Batch, log_probs: Tensor, ids: Tensor, eos_id: int) -> Candidates:
+def advance_fixed(batch: Columns, log_probs: Tensor, ids: Tensor, eos_id: int) -> None:
+    """`advance` for a batch of fixed shapes, in which rows may be empty (no beams) or over: those finish nothing more.
+
+    The batch has room for the next token, and a column `over` [S] that tells the outcome; nothing waits for the
+    device. The reference of kernels/beam_step_triton.py.
+    """
+    width = batch.columns["tokens"].shape[2]
+    idle = (batch.view("num_beams") == 0) | batch.view("over")
+    candidates = _rank(batch, log_probs, ids, eos_id)
+    candidates.kept.masked_fill_(idle[:, None], False)
+    _keep_finished(batch, candidates, slice(0, len(batch)), width)
+    at_limit = batch.view("length") + 1 >= batch.view("max_length")
+    _refill_lanes(batch, candidates, width)
+    over = _is_over(batch, at_limit)
+    batch.view("over").logical_or_(over & ~idle)
+    batch.view("length").sub_(idle.long())
+
+
+def _rank(batch: Columns, log_probs: Tensor, ids: Tensor, eos_id: int) -> Candidates:
     num_sequences, num_lanes, per_lane = log_probs.shape
     beams = batch.view("num_beams")
     total = log_probs + batch.view("scores")[:, :, None]
@@ -71,7 +105,7 @@ def _live(beams: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=beams.device)[None, :] < beams[:, None]
 
 
-def _keep_finished(batch: Batch, candidates: Candidates, hit: Tensor, width: int) -> None:
+def _keep_finished(batch: Columns, candidates: Candidates, hit: Tensor | slice, width: int) -> None:
     """Merge the newly finished hypotheses of rows `hit` with those already finished; keep the best num_beams."""
     length = batch.view("length")[hit]
     scale = length.double().pow(batch.view("penalty")[hit]).float()
@@ -98,7 +132,7 @@ def _keep_finished(batch: Batch, candidates: Candidates, hit: Tensor, width: int
     column["finished_tokens"][hit, :num_lanes, :width] = every.gather(1, pick[:, :, None].expand(-1, -1, width))
 
 
-def _refill_lanes(batch: Batch, candidates: Candidates, width: int) -> None:
+def _refill_lanes(batch: Columns, candidates: Candidates, width: int) -> None:
     """Continue with the best num_beams candidates that do not end; each lane writes the next position itself."""
     num_lanes = batch.num_lanes
     blocked = candidates.ends | ~_live(2 * batch.view("num_beams"), 2 * num_lanes)
@@ -117,7 +151,7 @@ def _refill_lanes(batch: Batch, candidates: Candidates, width: int) -> None:
     length += 1
 
 
-def _is_over(batch: Batch, at_limit: Tensor) -> Tensor:
+def _is_over(batch: Columns, at_limit: Tensor) -> Tensor:
     """[S] boolean, after lanes and finished hypotheses were updated."""
     penalty, mode = batch.view("penalty"), batch.view("early_stopping")
     spare = ~_live(batch.view("num_beams"), batch.num_lanes)

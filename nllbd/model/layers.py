@@ -11,15 +11,9 @@ from torch.nn import functional
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.weights import Weights, concatenate, release
 
-
-def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype between layers.
-
-    On the CPU float32 always: only the matmuls run in low precision. A residual stream in bfloat16 turns the rounding
-    noise of a different batch into different translations (8 % of them on the demonstration model).
-    """
-    dtype: torch.dtype = torch.float32 if device.type == "cpu" or precision == "int8" else getattr(torch, precision)
-    return dtype
+ACTIVATION_DTYPE = torch.float32
+"""Between layers; only matmuls and attention run in low precision. A residual stream in bfloat16 turns the rounding
+noise of a different batch into different translations (8 % of them on the demonstration model)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +50,8 @@ class LayerLoader:
     device: torch.device
 
     def norm(self, name: str) -> Norm:
-        dtype = activation_dtype(self.precision, self.device)
         weight, bias = (self.weights.take(f"{name}.{part}", self.d_model) for part in ("weight", "bias"))
-        return Norm(weight.to(self.device, dtype), bias.to(self.device, dtype))
+        return Norm(weight.to(self.device, ACTIVATION_DTYPE), bias.to(self.device, ACTIVATION_DTYPE))
 
     def linear(self, *names: str, out_features: int, in_features: int) -> Linear:
         """One layer that computes the named linears of the same input at once, their outputs side by side."""

@@ -19,7 +19,7 @@ from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk, rescored_top
 from nllbd.model.decoder import Decoder, DecoderRows, KVCache
 from nllbd.model.encoder import Encoder, SourceBatch
 from nllbd.model.fused import Fused
-from nllbd.model.layers import LayerLoader, activation_dtype
+from nllbd.model.layers import ACTIVATION_DTYPE, LayerLoader
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
 from nllbd.model.weights import LinearWeight, Weights, release
@@ -41,7 +41,6 @@ class NllbModel:
     ) -> None:
         self.config = config = checkpoint.config
         self.precision, self.device = precision, device
-        self.dtype = activation_dtype(precision, device)
         self.kv_dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
         native = load_native() if precision == "int8" and use_native else None
         self.fused = None if native is None else Fused(native)
@@ -68,7 +67,7 @@ class NllbModel:
         if table is None:
             rows = self.config.max_positions + POSITION_OFFSET
             table = sinusoid_table(rows, self.config.d_model, self.config.pad_id)
-        return table.to(self.device, self.dtype)
+        return table.to(self.device, ACTIVATION_DTYPE)
 
     def _projection(self, weights: Weights) -> list[Linear]:
         """The tied output matrix in tiles; a pre-quantized checkpoint holds it a second time, in int8."""
@@ -87,7 +86,7 @@ class NllbModel:
         return tiles
 
     def _embed(self, ids: Tensor, positions: Tensor, table: Tensor) -> Tensor:
-        rows = functional.embedding(ids, self.embedding).to(self.dtype) * self.embedding_scale
+        rows = functional.embedding(ids, self.embedding).to(ACTIVATION_DTYPE) * self.embedding_scale
         # a literal <pad> has the zero position, as in transformers
         place = torch.where(ids == self.config.pad_id, self.config.pad_id, positions + POSITION_OFFSET)
         return rows + table[place]
