@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
 
 #: Imported only where present; nllbd runs without them.
-OPTIONAL = {"pynvml"}
+OPTIONAL = {"pynvml", "triton"}
 
 
 def normal(name: str) -> str:
@@ -45,7 +45,7 @@ def imported_from(folder: Path) -> Iterator[str]:
 
 def distributions(folder: Path) -> set[str]:
     """The installed distributions that the files under `folder` import from."""
-    outside = set(imported_from(folder)) - sys.stdlib_module_names - {"nllbd", "bench"} - OPTIONAL
+    outside = set(imported_from(folder)) - sys.stdlib_module_names - {"nllbd", "bench", "tests"} - OPTIONAL
     known = packages_distributions()  # what is not installed here (an extra) is taken to be called as it is imported
     return {normal(known.get(name, [name])[0]) for name in outside}
 
