@@ -40,7 +40,9 @@ class Nllbd:
     the order given; `how` = {"alone": true}: one after the other."""
 
     def __init__(self) -> None:
-        import torch  # noqa: F401 - the bare imports count
+        # as build_engine does before it loads torch; here torch comes first, so that the bare imports can be weighed
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        import torch  # noqa: F401
 
         from nllbd.engine.build import build_engine
 

@@ -27,7 +27,8 @@ class EngineState(enum.StrEnum):
 class EngineConfig:
     """Everything an engine needs to start; plain values, sent to the child process as its first message.
 
-    0 for a budget means: derive it from the device. `runner` is "model", or "fake" for the scripted FakeRunner.
+    0 for a budget means: derive it from the device. `runner` is "model", "gpu" for the GPU's runner on any device (to
+    test it), or "fake" for the scripted FakeRunner.
     `default_source_tokens` and `default_lane_tokens` (positions times beams) are what the longest sentence of a request
     without wishes can take; an engine that could not hold it does not start.
     """

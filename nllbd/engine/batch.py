@@ -123,7 +123,7 @@ class Batch:
         row = self.rows[seq_id]
         extent = {"lanes": self.requests[row].params.num_beams, "positions": int(self.columns["length"][row])}
         return {
-            name: _corner(self.columns[name][row], [extent[d] for d in column.dimensions[1:]]).to("cpu", copy=True)
+            name: corner(self.columns[name][row], [extent[d] for d in column.dimensions[1:]]).to("cpu", copy=True)
             for name, column in COLUMNS.items()
             if column.kept
         }
@@ -132,7 +132,7 @@ class Batch:
         """Put a saved search state into a row that was just appended."""
         self._reserve(positions=int(saved["length"]) + 1)
         for name, tensor in saved.items():
-            _corner(self.columns[name][row], tensor.shape).copy_(tensor)
+            corner(self.columns[name][row], tensor.shape).copy_(tensor)
 
     def remove(self, seq_ids: Iterable[int]) -> None:
         """Drop rows and close the gaps. Unknown ids are ignored."""
@@ -161,14 +161,14 @@ class Batch:
                 continue
             old = self.columns[name]
             self.columns[name] = self._allocate(column)
-            _corner(self.columns[name], old.shape).copy_(old)
+            corner(self.columns[name], old.shape).copy_(old)
 
     def _allocate(self, column: Column) -> Tensor:
         shape = tuple(self._size[dimension] for dimension in column.dimensions)
         return torch.zeros(shape, dtype=column.dtype, device=self.device)
 
 
-def _corner(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+def corner(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """The leading part of `tensor` with the given shape, as a view."""
     for dimension, size in enumerate(shape):
         tensor = tensor.narrow(dimension, 0, size)

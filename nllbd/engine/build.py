@@ -23,6 +23,8 @@ from nllbd.sched.scheduler import WATERMARK_STEPS, Scheduler
 if TYPE_CHECKING:
     import torch
 
+    from nllbd.model.nllb import NllbModel
+
 BLOCK_SIZE = 16
 FAKE_BLOCKS = 4096
 # CPU: beyond this many lanes a step only gets longer; the encode budget keeps a step under about 0.2 s at 600M
@@ -57,7 +59,7 @@ def _assemble(
     watermark_steps: int,
 ) -> Engine:
     on_gpu = device.startswith("cuda")
-    max_num_lanes = config.max_num_lanes or (GPU_LANES if on_gpu else CPU_LANES)
+    max_num_lanes = _max_num_lanes(config, on_gpu)
     max_encode_tokens = config.max_encode_tokens or (GPU_ENCODE_TOKENS if on_gpu else CPU_ENCODE_TOKENS)
     scheduler = Scheduler(
         num_blocks=num_blocks,
@@ -83,13 +85,16 @@ def _assemble(
     return Engine(runner, scheduler, info)
 
 
+def _max_num_lanes(config: EngineConfig, on_gpu: bool) -> int:
+    return config.max_num_lanes or (GPU_LANES if on_gpu else CPU_LANES)
+
+
 def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int) -> Engine:
     checkpoint = read_checkpoint(Path(config.model_path))
     # threads that spin while they wait would take the cores from the event loop; must be set before torch loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
-    from nllbd.engine.runner import ModelRunner
     from nllbd.model.nllb import NllbModel
 
     device = _pick_device(config.device)
@@ -98,8 +103,27 @@ def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int
     torch.set_num_threads(num_threads)  # for loading; the runner chooses again for each pass
     model = NllbModel(checkpoint, precision, device)
     num_blocks = _num_blocks(config, checkpoint, device, model.kv_dtype)
-    runner = ModelRunner(model, num_blocks, BLOCK_SIZE, num_threads)
+    runner = _make_runner(config, model, num_blocks, num_threads)
     return _assemble(config, runner, num_blocks, str(device), precision, begin, num_threads, watermark_steps)
+
+
+def _make_runner(config: EngineConfig, model: NllbModel, num_blocks: int, num_threads: int) -> Runner:
+    if model.device.type != "cuda" and config.runner != "gpu":
+        from nllbd.engine.runner import ModelRunner
+
+        return ModelRunner(model, num_blocks, BLOCK_SIZE, num_threads)
+    from nllbd.engine.gpu_runner import GpuRunner
+
+    runner = GpuRunner(
+        model,
+        num_blocks,
+        BLOCK_SIZE,
+        max_num_lanes=_max_num_lanes(config, model.device.type == "cuda"),
+        max_num_beams=config.max_num_beams,
+    )
+    if model.device.type == "cuda":
+        runner.warm_up()
+    return runner
 
 
 def _pick_device(name: str) -> torch.device:

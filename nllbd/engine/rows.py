@@ -52,9 +52,15 @@ def share_ancestry(batch: Batch, row: int) -> None:
     """Set the ancestry of a sequence whose KV is to be recomputed: equal prefixes belong to the lowest lane."""
     num_beams = batch.requests[row].params.num_beams
     length = int(batch.columns["length"][row])
-    tokens = batch.columns["tokens"][row, :num_beams, :length]
+    batch.columns["ancestor"][row, :num_beams, :length] = common_ancestry(
+        batch.columns["tokens"][row, :num_beams, :length]
+    )
+
+
+def common_ancestry(tokens: Tensor) -> Tensor:
+    """tokens [lanes, length] → [lanes, length], the lowest lane with the same tokens up to each position."""
     same_prefix = (tokens[:, None, :] == tokens[None, :, :]).long().cumprod(dim=2)
-    batch.columns["ancestor"][row, :num_beams, :length] = same_prefix.argmax(dim=1)
+    return same_prefix.argmax(dim=1)
 
 
 def _layout(batch: Batch, fresh: frozenset[int]) -> Layout:

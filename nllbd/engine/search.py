@@ -12,7 +12,7 @@ Exact ties go to the lower lane, then the lower token id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nllbd.engine.batch import EARLY_STOPPING, Batch
 from nllbd.sched.plan import FinishedSequence
-from nllbd.sched.sequence import Hypothesis
+from nllbd.sched.sequence import Hypothesis, SequenceRequest
 
 
 class Columns(Protocol):
@@ -167,12 +167,15 @@ def _is_over(batch: Columns, at_limit: Tensor) -> Tensor:
 
 def finished_sequence(batch: Batch, row: int, eos_id: int) -> FinishedSequence:
     """The outcome of a row whose search is over: its finished hypotheses, best first."""
-    request = batch.requests[row]
-    scores = batch.columns["finished_scores"][row].tolist()
-    lengths = batch.columns["finished_lengths"][row].tolist()
+    column = batch.columns
+    scores, lengths = (column[name][row].tolist() for name in ("finished_scores", "finished_lengths"))
+    return make_finished(batch.requests[row], scores, lengths, column["finished_tokens"][row], eos_id)
+
+
+def make_finished(
+    request: SequenceRequest, scores: Sequence[float], lengths: Sequence[int], tokens: Tensor, eos_id: int
+) -> FinishedSequence:
+    """scores, lengths: of each lane's finished hypothesis, best first; tokens: [lanes, positions]."""
     count = min(request.params.num_hypotheses, request.params.num_beams)
-    hypotheses = tuple(
-        Hypothesis(tuple(batch.columns["finished_tokens"][row, k, 1 : lengths[k]].tolist()), scores[k])
-        for k in range(count)
-    )
+    hypotheses = tuple(Hypothesis(tuple(tokens[k, 1 : lengths[k]].tolist()), scores[k]) for k in range(count))
     return FinishedSequence(request.seq_id, hypotheses, truncated=hypotheses[0].token_ids[-1] != eos_id)

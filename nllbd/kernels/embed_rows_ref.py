@@ -34,10 +34,10 @@ def embed_tokens(ids: Tensor, positions: Tensor, embedding: Embedding) -> Tensor
 def embed_rows(rows: PagedRows, embedding: Embedding) -> tuple[Tensor, Tensor]:
     """Returns hidden [R, d_model] and the slot of the KV pool that each row writes [R] (-1 for empty rows)."""
     live = rows.sequence >= 0
-    sequence = rows.sequence.clamp(min=0)
+    sequence, lane = rows.sequence.clamp(min=0), rows.lane.clamp(min=0)
     position = (rows.length[sequence] - 1 - rows.back).clamp(min=0)
-    token = rows.tokens[sequence, rows.lane, position]
-    own = position * rows.num_beams[sequence] + rows.lane
+    token = rows.tokens[sequence, lane, position]
+    own = position * rows.num_beams[sequence] + lane
     table = rows.self_table[sequence]
     block = table.gather(1, (own // rows.block_size).clamp(max=table.shape[1] - 1)[:, None]).squeeze(1)
     slot = block * rows.block_size + own % rows.block_size

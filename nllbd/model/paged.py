@@ -21,6 +21,8 @@ from nllbd.model.linear import DenseLinear, Linear
 from nllbd.model.nllb import NllbModel
 from nllbd.model.positions import POSITION_OFFSET
 
+__all__ = ["Kernels", "PackedSources", "PagedNetwork", "PagedRows"]
+
 
 class DenseStream:
     """The residual stream [R, d_model], with matmuls by the library: an addition and the next norm are one kernel."""

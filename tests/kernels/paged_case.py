@@ -74,13 +74,13 @@ def make_case(
         sequence += [number] * width
         lane += range(width)
     sequence += [-1] * empty_rows
-    lane += [0] * empty_rows
+    lane += [-1] * empty_rows
     rows = PagedRows(
         sequence=torch.tensor(sequence),
         lane=torch.tensor(lane),
         back=torch.zeros(len(sequence), dtype=torch.int64),
         group_sequence=torch.tensor([*group_sequence, -1]),
-        group_rows=torch.tensor([*groups, [0] * lanes]),
+        group_rows=torch.tensor([*groups, [-1] * lanes]),
         length=torch.tensor(lengths),
         num_beams=torch.tensor(beams),
         cross_length=torch.tensor(sources),

@@ -1,15 +1,11 @@
-"""Random checkpoints in NLLB layout, and the transformers model that reads the same folder."""
+"""Random checkpoints in NLLB layout, which transformers reads too."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import M2M100Config, M2M100ForConditionalGeneration
 
-from nllbd.checkpoint import DEMO_FOLDER, SENTENCEPIECE_FILE
+from tests.model.random_checkpoint import write_checkpoint
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -20,23 +16,6 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
 
     def make(name: str, *, d_model: int, heads: int, ffn: int, layers: int = 2, vocab: int = 3000) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        torch.manual_seed(0)
-        config = M2M100Config(
-            vocab_size=vocab,
-            d_model=d_model,
-            encoder_layers=layers,
-            decoder_layers=layers,
-            encoder_ffn_dim=ffn,
-            decoder_ffn_dim=ffn,
-            encoder_attention_heads=heads,
-            decoder_attention_heads=heads,
-            decoder_start_token_id=2,
-            scale_embedding=True,
-            max_position_embeddings=1024,
-        )
-        M2M100ForConditionalGeneration(config).save_pretrained(folder)
-        shutil.copy(DEMO_FOLDER / SENTENCEPIECE_FILE, folder)
-        assert json.loads((folder / "config.json").read_text())["model_type"] == "m2m_100"
-        return folder
+        return write_checkpoint(folder, d_model=d_model, heads=heads, ffn=ffn, layers=layers, vocab=vocab)
 
     return make

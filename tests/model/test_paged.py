@@ -15,6 +15,7 @@ from nllbd.model.encoder import SourceBatch
 from nllbd.model.nllb import NllbModel
 from nllbd.model.paged import PagedNetwork
 from tests.kernels.interpreter import use_interpreter
+from tests.model.random_checkpoint import write_checkpoint
 
 CPU = torch.device("cpu")
 BLOCK, SLOTS, TILE = 4, 160, 16
@@ -25,8 +26,9 @@ use_interpreter()
 
 
 @pytest.fixture(scope="module")
-def checkpoint(make_checkpoint) -> Checkpoint:
-    return read_checkpoint(make_checkpoint("paged", d_model=64, heads=2, ffn=96, vocab=300))
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = tmp_path_factory.mktemp("paged")
+    return read_checkpoint(write_checkpoint(folder, d_model=64, heads=2, ffn=96, vocab=300))
 
 
 def _kernels(name: str) -> Kernels:
