@@ -40,7 +40,7 @@ SPLIT_FROM = 192  # positions; longer histories are divided over programs while 
 SPLITS, SPLIT_ROWS = 8, 64
 FUSED_ROWS = 16  # up to here the kernels for few rows, unless `warm_up` measured
 WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
-WARM_REPLAYS = 20
+WARM_REPEATS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class GpuRunner:
         # the references wait for the device, which cannot be recorded
         self.graphs = GraphPool(model.device, enabled=self.network.kernels.name == "triton")
         self.fused_rows = FUSED_ROWS
+        self.warm_up_ms: dict[tuple[int, bool], float] = {}  # by rows, and whether by the kernels for few rows
+        self.last_shape: StepShape | None = None
         self._sources = SourceBuffers(model.device)
         self._batch = DeviceBatch(model.device, self._batch_size(max_num_lanes), block_size)
         is_cuda = model.device.type == "cuda"
@@ -109,7 +111,7 @@ class GpuRunner:
         self._free = list(range(self._batch.size.sequences))  # a heap: low slots first
         self._flight: Flight | None = None
         self._arrangement: Arrangement | None = None
-        self._launches = 0
+        self.launches = 0
         self._batch.clear()
 
     @torch.inference_mode()
@@ -152,21 +154,28 @@ class GpuRunner:
         Only while nothing runs: rows are empty then, but weights are read all the same.
         """
         assert not self.live
-        with torch.inference_mode():
-            self._batch.flush()
-            sizes = [rows for rows in WARM_ROWS if rows <= self._batch.size.rows]
-            measured = {(rows, fused): self._replay_ms(rows, fused) for rows in sizes for fused in (False, True)}
+        sizes = [rows for rows in WARM_ROWS if rows <= self._batch.size.rows]
+        self.warm_up_ms = {
+            (rows, fused): self.time_step_ms(StepShape(rows, 1, 1, fused), WARM_REPEATS)
+            for rows in sizes
+            for fused in (False, True)
+        }
         self.fused_rows = 0
         for rows in sizes:
-            if measured[rows, True] >= measured[rows, False]:
+            if self.warm_up_ms[rows, True] >= self.warm_up_ms[rows, False]:
                 break
             self.fused_rows = rows
 
-    def _replay_ms(self, num_rows: int, fused: bool) -> float:
-        shape = StepShape(num_rows, 1, 1, fused)
+    @torch.inference_mode()
+    def time_step_ms(self, shape: StepShape, times: int) -> float:
+        """Milliseconds of the device for a launch of this shape, the mean of `times`.
+
+        Moves searches on behind the scheduler's back: whatever runs must be aborted afterwards.
+        """
+        self._batch.flush()
         for _ in range(2):
             self.graphs.run(shape, partial(self._step, shape))
-        return self.graphs.replay_ms(shape, WARM_REPLAYS)
+        return self.graphs.time_ms(shape, partial(self._step, shape), times)
 
     # Sequences come and go
 
@@ -182,7 +191,7 @@ class GpuRunner:
     def _leave(self, plan: StepPlan) -> None:
         for seq_id in plan.preempted:
             if (live := self.live.get(seq_id)) is not None:
-                length = live.length(self._launches)
+                length = live.length(self.launches)
                 self.suspended[seq_id] = Suspended(self._batch.save(live.slot, live.request.params.num_beams, length))
                 self._forget(live)
         for seq_id in plan.released:
@@ -240,7 +249,7 @@ class GpuRunner:
         requests = [item.request for item in items]
         self._batch.start(slots, requests, self.network.config.decoder_start_id)
         for slot, item in zip(slots, items, strict=True):
-            live = Live(item.request, slot, first_launch=self._launches)
+            live = Live(item.request, slot, first_launch=self.launches)
             self.live[live.seq_id] = live
             self._batch.set_cross_blocks(slot, item.cross_blocks)
             self._grow(live, item.self_blocks)
@@ -276,11 +285,11 @@ class GpuRunner:
     def _launch(self) -> Flight:
         now = self._arrangement = self._arrangement or self._arrange()
         self._batch.flush()
-        shape = self._shape(now)
+        shape = self.last_shape = self._shape(now)
         self.graphs.run(shape, partial(self._step, shape))
-        must_land = self._launches >= now.first_end
-        self._launches += 1
-        over = self._flags[self._launches % 2]
+        must_land = self.launches >= now.first_end
+        self.launches += 1
+        over = self._flags[self.launches % 2]
         over.copy_(self._batch.columns["over"], non_blocking=True)
         arrived = None
         if self._side is not None:
@@ -299,7 +308,7 @@ class GpuRunner:
 
     def _shape(self, now: Arrangement) -> StepShape:
         num_rows = bucket(now.num_rows)
-        is_long = num_rows <= SPLIT_ROWS and now.longest(self._launches) >= SPLIT_FROM
+        is_long = num_rows <= SPLIT_ROWS and now.longest(self.launches) >= SPLIT_FROM
         return StepShape(num_rows, self._batch.num_lanes, SPLITS if is_long else 1, num_rows <= self.fused_rows)
 
     def _step(self, shape: StepShape) -> None:
@@ -322,7 +331,7 @@ class GpuRunner:
         if not done:
             return []
         with torch.cuda.stream(self._side):  # beside the launch that is under way; does nothing on other devices
-            length = max(live.length(self._launches) for live in done)
+            length = max(live.length(self.launches) for live in done)
             lanes = max(live.request.params.num_beams for live in done)
             table = self._batch.read_finished([live.slot for live in done], lanes, length)
         finished = []

@@ -5,6 +5,7 @@ Knows nothing of what is recorded but that it works on tensors that keep their p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 
 import torch
@@ -26,22 +27,25 @@ class GraphPool:
         if not self._enabled:
             function()
         elif key not in self._graphs:
-            self._graphs[key] = None
             function()
+            self._graphs[key] = None
         else:
             graph = self._graphs[key]
             if graph is None:
                 graph = self._graphs[key] = self._record(function)
             graph.replay()
 
-    def replay_ms(self, key: Hashable, times: int) -> float:
-        """Milliseconds a replay takes, the mean of `times`; the key must have been run twice."""
-        graph = self._graphs[key]
-        assert graph is not None
+    def time_ms(self, key: Hashable, function: Callable[[], None], times: int) -> float:
+        """Milliseconds of the device for each of `times` runs in a row; the key must have been run twice."""
+        if not self._enabled:
+            started = time.perf_counter()
+            for _ in range(times):
+                function()
+            return (time.perf_counter() - started) * 1e3 / times
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(times):
-            graph.replay()
+            self.run(key, function)
         end.record()
         end.synchronize()
         took_ms: float = begin.elapsed_time(end)

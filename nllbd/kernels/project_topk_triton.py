@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK_N, BLOCK_K = 128, 64
-PROGRAMS = 512  # about four for each multiprocessor of the largest devices
+PROGRAMS = 528  # four for each multiprocessor of an H200
 MAX_K = 64
 
 
@@ -43,8 +43,8 @@ def _project(
     hidden, weight, out_values, out_ids, out_top, out_total, num_rows, vocabulary, d_model, tiles,
     K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    part = tl.program_id(0)
-    row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    part = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = row < num_rows
     rank = tl.arange(0, K)
     values = tl.full((BLOCK_M, K), float("-inf"), tl.float32)
@@ -111,7 +111,8 @@ def project_topk(weight: Tensor, hidden: Tensor, k: int, programs: int = PROGRAM
     vocabulary = weight.shape[0]
     device = hidden.device
     tiles = triton.cdiv(vocabulary, BLOCK_N)
-    block_m = min(64, max(16, triton.next_power_of_2(num_rows)))
+    is_half = hidden.dtype.itemsize == 2
+    block_m = min(128 if is_half else 64, max(16, triton.next_power_of_2(num_rows)))
     row_blocks = triton.cdiv(num_rows, block_m)
     tiles_each = triton.cdiv(tiles, max(1, min(tiles, programs // row_blocks)))
     parts = triton.cdiv(tiles, tiles_each)
@@ -120,16 +121,17 @@ def project_topk(weight: Tensor, hidden: Tensor, k: int, programs: int = PROGRAM
     found = torch.empty((parts, num_rows, width), dtype=torch.int32, device=device)
     top = torch.empty((parts, num_rows), dtype=torch.float32, device=device)
     total = torch.empty_like(top)
-    # the second program id is the slower one: all row blocks of a strip of weights come after one another elsewhere,
-    # so the strip is read again from the L2 cache at best; with at most 64 rows it is read once
-    _project[(parts, row_blocks)](
+    # the row blocks of one strip of weights run side by side (the first program id is the faster one), so that only one
+    # of them reads it from memory and the others from the L2 cache
+    _project[(row_blocks, parts)](
         hidden, weight, values, found, top, total, num_rows, vocabulary, d_model, tiles_each,
-        K=width, BLOCK_M=block_m, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K if hidden.dtype.itemsize == 2 else 32, num_warps=4,
+        K=width, BLOCK_M=block_m, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K if is_half else 32,
+        num_warps=8 if block_m == 128 else 4,
     )  # fmt: skip
     log_probs = torch.empty((num_rows, k), dtype=torch.float32, device=device)
     ids = torch.empty((num_rows, k), dtype=torch.int64, device=device)
     _join[(num_rows,)](
         values, found, top, total, log_probs, ids, num_rows, parts, k,
-        K=width, BLOCK_P=triton.next_power_of_2(parts), num_warps=4,
+        K=width, BLOCK_P=triton.next_power_of_2(parts), num_warps=4 if parts * width < 4096 else 8,
     )  # fmt: skip
     return log_probs, ids

@@ -12,6 +12,8 @@ def test_without_a_gpu_each_use_runs() -> None:
         pool.run("key", lambda: calls.append(1))
     assert len(calls) == 3
     assert len(pool) == 0
+    assert pool.time_ms("key", lambda: calls.append(1), 2) > 0
+    assert len(calls) == 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -29,4 +31,4 @@ def test_the_first_use_runs_the_second_records_and_all_have_effect() -> None:
         assert total.tolist() == [done] * 4
     assert len(calls) == 2
     assert len(pool) == 1
-    assert pool.replay_ms("key", 3) > 0
+    assert pool.time_ms("key", step, 3) > 0
