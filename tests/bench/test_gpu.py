@@ -1,4 +1,4 @@
-"""The GPU benchmark's arithmetic, and that its measurements run (on whatever device; their figures mean nothing here)."""
+"""The GPU benchmark's arithmetic, and that its measurements run (their figures mean nothing here)."""
 
 from types import SimpleNamespace
 
