@@ -320,6 +320,7 @@ class GpuRunner:
         if network.kernels.beam_step is not None:
             network.kernels.beam_step(batch.columns, log_probs, ids, batch.lane_source, shape.num_lanes, eos_id)
         else:
+            batch.num_lanes = shape.num_lanes  # as arranged, except in a warm-up
             source = batch.lane_source[: len(batch), : shape.num_lanes]
             advance_fixed(batch, log_probs[source], ids[source], eos_id)
 
