@@ -13,7 +13,7 @@ from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
 from nllbd.engine.engine import Engine
 from nllbd.engine.gpu_runner import GpuRunner
 from nllbd.engine.runner import ModelRunner
-from nllbd.kernels.dispatch import triton_kernels
+from nllbd.kernels.dispatch import reference_kernels, triton_kernels
 from nllbd.model.nllb import NllbModel
 from nllbd.sched.plan import FatalRunnerError, FinishedSequence, Runner, StartedSequence, StepPlan
 from nllbd.sched.sequence import SearchParams, SequenceRequest
@@ -290,7 +290,7 @@ def test_the_kernels_of_the_gpu_in_the_whole(tmp_path_factory: pytest.TempPathFa
     folder = write_checkpoint(tmp_path_factory.mktemp("tiny"), d_model=32, heads=2, ffn=48, layers=1, vocab=260)
     tiny = NllbModel(read_checkpoint(folder), "float32", DEVICE)
     results = []
-    for kernels in (None, triton_kernels()):
+    for kernels in (reference_kernels(), triton_kernels()):
         runner = GpuRunner(tiny, 64, BLOCK, max_num_lanes=12, max_num_beams=4, max_positions=40, kernels=kernels)
         runner.cache.keys.fill_(torch.nan)
         runner.cache.values.fill_(torch.nan)
