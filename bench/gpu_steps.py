@@ -77,7 +77,9 @@ def _measure(
     while len(runner.live) < count and engine.stats.num_waiting:
         engine.step()
     took: list[float] = []
+    length = 0
     for _ in range(ENGINE_STEPS):
+        length = max([length, *(live.length(runner.launches) for live in runner.live.values())])
         begin = time.perf_counter()
         engine.step()
         if len(runner.live) < 0.9 * count:
@@ -86,7 +88,6 @@ def _measure(
     took_s = sorted(took)[len(took) // 2] if took else float("nan")
     shape = runner.last_shape
     assert shape is not None
-    length = max((live.length(runner.launches) for live in runner.live.values()), default=0)
     graph_ms = runner.time_step_ms(shape, REPEATS)
     # the least that must be read: beams share some of their past, and a position of it is counted once here
     positions = count * length + sum(len(ids) for ids, _ in sources)
