@@ -51,7 +51,7 @@ class DeviceBatch:
     def __init__(self, device: torch.device, size: BatchSize, block_size: int) -> None:
         self.device, self.size, self.block_size = device, size, block_size
         self.num_lanes = 1
-        self._length = 0
+        self._length = 1
         sizes = {"rows": size.sequences, "lanes": size.lanes, "positions": size.positions}
         self._host, self._sent = (_Plan(size, place) for place in (torch.device("cpu"), device))
         state = {

@@ -165,6 +165,18 @@ class GpuRunner:
             if self.warm_up_ms[rows, True] >= self.warm_up_ms[rows, False]:
                 break
             self.fused_rows = rows
+        widths = [2**power for power in range(1, self._batch.size.lanes.bit_length())]
+        others = [StepShape(1, width, 1, self.fused_rows > 0) for width in widths]
+        others += [StepShape(1, 1, SPLITS, self.fused_rows > 0), StepShape(self._batch.size.rows, 1, 1, False)]
+        for shape in others:
+            self.time_step_ms(shape, 1)
+        self._warm_up_encoder()
+
+    @torch.inference_mode()
+    def _warm_up_encoder(self) -> None:
+        count, packed = self._sources.fill([(self.network.config.eos_id,)], [-1])  # -1: its KV is not kept
+        for _ in range(2):
+            self.graphs.run(("encode", count), partial(self.network.encode, packed))
 
     @torch.inference_mode()
     def time_step_ms(self, shape: StepShape, times: int) -> float:

@@ -238,6 +238,18 @@ def test_a_lost_device_is_fatal_and_lack_of_memory_is_not(model: NllbModel, monk
         runner.reset()
 
 
+def test_warm_up_leaves_no_trace(model: NllbModel) -> None:
+    runner = _runner(model, lanes=4)
+    runner.warm_up()
+    assert runner.cache.keys.isnan().all()
+    assert runner.fused_rows in (0, 1, 2, 4, 8)
+    runner.execute(StepPlan(0, started=(_started(1, 0, beams=3, max_length=9),)))
+    found = _until_idle(runner)
+    runner = _runner(model)
+    runner.execute(StepPlan(0, started=(_started(1, 0, beams=3, max_length=9),)))
+    assert _ids(found[1]) == _ids(_until_idle(runner)[1])
+
+
 def _compare(ours: Engine, theirs: Engine, requests: list[SequenceRequest], seed: int) -> None:
     expected = run_engine(theirs, requests, seed)
     found = run_engine(ours, requests, seed)
