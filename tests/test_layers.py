@@ -26,6 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "languages": {"errors", "language_table"},
     "weight_files": {"checkpoint", "errors"},
     "config": {"errors", "sched.sequence"},
+    "principal": {"sched.sequence"},
+    "store": set(),
+    "store.records": {"principal", "sched.sequence"},
     # The engine: scheduling knows no tensor, the model knows no scheduling, the kernels know neither.
     "sched": {"sched.sequence"},
     "kernels": set(),
@@ -79,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "lifecycle",
         "log",
         "metrics",
+        "principal",
         "sched.sequence",
         "text",
         "translator",

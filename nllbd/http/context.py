@@ -14,6 +14,7 @@ from nllbd.http.clients import ClientAddresses
 from nllbd.job import Usage
 from nllbd.lifecycle import Lifecycle
 from nllbd.metrics import Metrics
+from nllbd.principal import Principal, anonymous
 from nllbd.text.detect import Detector
 from nllbd.text.tokenizer import Tokenizer
 from nllbd.translator import Translator
@@ -46,7 +47,10 @@ class AppContext:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One HTTP request as the access log and the metrics will tell it. Handlers fill in what they learn."""
+    """One HTTP request as the access log and the metrics will tell it. Handlers fill in what they learn.
+
+    `client` is the address. `principal` is anonymous until the request is authenticated.
+    """
 
     request_id: str
     client: str
@@ -54,6 +58,10 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     code: str = "ok"
     usage: Usage | None = None
+    principal: Principal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.principal = anonymous(self.client)
 
     @property
     def duration_s(self) -> float:

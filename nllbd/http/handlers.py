@@ -11,7 +11,7 @@ from aiohttp import web
 from nllbd import __version__
 from nllbd.bridge.protocol import EngineState
 from nllbd.errors import Draining, NotReady
-from nllbd.http import schema, stream
+from nllbd.http import schema, service, stream
 from nllbd.http.body import read_json
 from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
 from nllbd.http.dialects import native
@@ -27,11 +27,10 @@ async def translate(request: web.Request) -> web.StreamResponse:
     payload = await read_json(request, context.settings.max_body_bytes, context.body_timeout_s)
     recognise(request.query.keys(), payload)
     languages = context.tokenizer.languages
-    parsed = native.parse(payload, languages, context.settings, exchange.client, exchange.request_id)
+    parsed = native.parse(payload, languages, context.settings, exchange.principal.id, exchange.request_id)
     if stream.wants_stream(request, parsed.stream):
         return await stream.answer(request, parsed.job)
-    result = await context.translator.translate(parsed.job)
-    exchange.usage = result.usage
+    result = await service.translate(request, parsed.job)
     return _json(native.render(result, parsed.job, context.checkpoint.name))
 
 

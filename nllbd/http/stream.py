@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from nllbd import log
 from nllbd.errors import InternalError, InvalidValue, NllbdError
+from nllbd.http import service
 from nllbd.http.context import CONTEXT, EXCHANGE
 from nllbd.http.dialects import native
 from nllbd.http.errors import as_nllbd_error, error_body
@@ -37,7 +38,7 @@ async def answer(request: web.Request, job: TranslationJob) -> web.StreamRespons
     """
     if job.num_alternatives:
         raise InvalidValue("alternatives cannot be streamed; ask without stream for them", field="alternatives")
-    async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
+    async with aclosing(service.stream(request, job)) as events:
         first = await anext(events)  # errors found up front still get their own status
         response = web.StreamResponse(headers=_HEADERS)
         await response.prepare(request)
@@ -56,7 +57,6 @@ async def _send(request: web.Request, response: web.StreamResponse, item: Segmen
     if isinstance(item, SegmentEvent):
         await response.write(_event("segment", msgspec.json.encode(native.render_event(item))))
         return
-    request[EXCHANGE].usage = item.usage
     model = request.app[CONTEXT].checkpoint.name
     await response.write(_event("done", msgspec.json.encode(native.render_end(item, model))))
 
