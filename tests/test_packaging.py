@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
 
-#: Imported only where present; nllbd runs without them.
-OPTIONAL = {"pynvml", "triton"}
+#: Imported only where present; nllbd runs without them. (`opentelemetry` is the extra `otel`.)
+OPTIONAL = {"opentelemetry", "pynvml", "triton"}
 
 
 def normal(name: str) -> str:
