@@ -141,6 +141,68 @@ def test_a_stalled_reader_does_not_stall_who_logs() -> None:
     assert [line["number"] for line in lines(stream)] == list(range(100))
 
 
+def configure_alone(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> log.LogOutput:
+    """JSON without the test runner's own handlers, as in the daemon."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    return log.configure("INFO", "json", stream)
+
+
+def test_a_frequent_line_is_the_ordinary_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    output = configure_alone(monkeypatch, stream)
+    frequent = log.FrequentLogger("nllbd.access")
+    fields = {"status": 200, "duration_ms": 1.5, "client": "::1", "text": SECRET, "odd": {1: "a", "b": None}}
+    with structlog.contextvars.bound_contextvars(request_id="abc"):
+        log.get_logger("nllbd.access").info("request", **fields)
+        monkeypatch.setattr(logging.Logger, "handle", None)  # the frequent one makes no record
+        frequent.info("request", **fields)
+    output.close()
+    ordinary, fast = lines(stream)
+    assert len(fast.pop("timestamp")) == len(ordinary.pop("timestamp"))
+    assert fast == ordinary
+    assert (fast["request_id"], fast["status"], fast["logger"]) == ("abc", 200, "nllbd.access")
+    assert SECRET not in stream.getvalue()
+
+
+def test_a_frequent_line_of_a_lower_level_is_not_made() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    log.FrequentLogger("nllbd.access").debug("unseen")
+    output.close()
+    assert stream.getvalue() == ""
+
+
+def test_a_frequent_line_reaches_every_handler_and_the_console(caplog: pytest.LogCaptureFixture) -> None:
+    stream = Terminal()
+    output = log.configure("INFO", "auto", stream)
+    logging.getLogger().addHandler(caplog.handler)
+    log.FrequentLogger("nllbd.access").info("request", status=200)
+    logging.getLogger().removeHandler(caplog.handler)
+    output.close()
+    assert "request" in stream.getvalue()
+    assert len(caplog.records) >= 1
+
+
+def test_a_value_that_json_cannot_express_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    output = configure_alone(monkeypatch, stream)
+    log.FrequentLogger("nllbd.access").info("request", number=1 << 200)
+    log.FrequentLogger("nllbd.access").info("next")
+    output.close()
+    assert [line["event"] for line in lines(stream)] == ["next"]
+    capsys.readouterr()  # logging's own complaint
+
+
+def test_a_reader_that_is_gone_harms_nobody() -> None:
+    stream = io.StringIO()
+    output = log.configure("INFO", "json", stream)
+    stream.close()
+    log.get_logger("nllbd.test").info("unread")
+    output.close()
+
+
 def test_closing_twice_is_fine_and_nothing_is_logged_after() -> None:
     stream = io.StringIO()
     output = log.configure("INFO", "json", stream)

@@ -36,6 +36,7 @@ _PREFLIGHT_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-Id"
 _EXPOSED_HEADERS = "X-Request-Id, Retry-After"
 
 logger = log.get_logger("nllbd.access")
+access = log.FrequentLogger("nllbd.access")
 
 
 @web.middleware
@@ -179,5 +180,5 @@ def _log(request: web.Request, exchange: Exchange, status: int) -> None:
             "encode_ms": round(usage.encode_s * 1000, 2),
             "decode_ms": round(usage.decode_s * 1000, 2),
         }
-    level = logger.debug if exchange.route in HEALTH_ROUTES and status == 200 else logger.info
+    level = access.debug if exchange.route in HEALTH_ROUTES and status == 200 else access.info
     level("request", **fields)
