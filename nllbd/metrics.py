@@ -33,6 +33,7 @@ from nllbd.gpu import used_gpu_memory_bytes
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TINY_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 _SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 
 
@@ -44,7 +45,7 @@ class Kind(enum.StrEnum):
     INFO = "info"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a row is looked up by itself, several times a request
 class MetricSpec:
     """One row of the table. `read` is set where the value is taken at scrape time."""
 
@@ -113,6 +114,33 @@ RETRIES = MetricSpec("nllbd_guard_retries_total", Kind.COUNTER, "Segments transl
 DETECTIONS = MetricSpec("nllbd_detections_total", Kind.COUNTER, "Language detections: known or unknown.", ("result",))
 ADMITTED_TOKENS = MetricSpec(
     "nllbd_admitted_tokens", Kind.GAUGE, "Source tokens of accepted requests that are not finished yet."
+)
+CACHE_REQUESTS = MetricSpec(
+    "nllbd_cache_requests_total",
+    Kind.COUNTER,
+    "Segments looked up in the cache: found in memory, found in redis, or a miss.",
+    ("result",),
+)
+CACHE_LOOKUP_TIME = MetricSpec(
+    "nllbd_cache_lookup_seconds", Kind.HISTOGRAM, "Time a request's look into the cache took.", (), _TINY_SECONDS
+)
+CACHE_ITEMS = MetricSpec("nllbd_cache_items", Kind.GAUGE, "Translations kept in the process.")
+CACHE_BYTES = MetricSpec("nllbd_cache_bytes", Kind.GAUGE, "Memory of the translations kept in the process, about.")
+CACHE_WRITES = MetricSpec(
+    "nllbd_cache_writes_total",
+    Kind.COUNTER,
+    "Translations for Redis: written, refused by it, or dropped because it is away or too slow.",
+    ("result",),
+)
+CACHE_DAMAGED = MetricSpec(
+    "nllbd_cache_damaged_total", Kind.COUNTER, "Values in Redis that were not ours or not whole, and not used."
+)
+REDIS_UP = MetricSpec("nllbd_redis_up", Kind.GAUGE, "1 while Redis is used, 0 while the circuit is open.", ("link",))
+REDIS_ERRORS = MetricSpec(
+    "nllbd_redis_errors_total", Kind.COUNTER, "Round trips to Redis that failed: timeout, connection.", ("link", "kind")
+)
+REDIS_DURATION = MetricSpec(
+    "nllbd_redis_duration_seconds", Kind.HISTOGRAM, "Round trips to Redis that worked.", ("link",), _TINY_SECONDS
 )
 TRANSLATION_REQUESTS = MetricSpec(
     "translation_requests_total", Kind.COUNTER, "Translation requests that were admitted (the deployment guide's name)."
@@ -190,6 +218,15 @@ RECORDED = (
     RETRIES,
     DETECTIONS,
     ADMITTED_TOKENS,
+    CACHE_REQUESTS,
+    CACHE_LOOKUP_TIME,
+    CACHE_ITEMS,
+    CACHE_BYTES,
+    CACHE_WRITES,
+    CACHE_DAMAGED,
+    REDIS_UP,
+    REDIS_ERRORS,
+    REDIS_DURATION,
     TRANSLATION_REQUESTS,
     TRANSLATION_DURATION,
 )
@@ -213,6 +250,7 @@ class Metrics:
     def __init__(self, engine: EngineClient | None = None, model: str = "") -> None:
         self.registry = CollectorRegistry()
         self._metrics = {spec: _create(spec, self.registry) for spec in RECORDED}
+        self._labelled: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
         self.registry.register(_SystemFigures())
         ProcessCollector(registry=self.registry)
         if engine is not None:
@@ -225,7 +263,7 @@ class Metrics:
     def add(self, spec: MetricSpec, amount: float = 1, **labels: str) -> None:
         """Count up a counter or a gauge."""
         metric = self._child(spec, labels)
-        assert isinstance(metric, Counter | Gauge)
+        assert not isinstance(metric, Histogram)
         metric.inc(amount)
 
     def set(self, spec: MetricSpec, value: float, **labels: str) -> None:
@@ -251,8 +289,13 @@ class Metrics:
         return encoder(self.registry), content_type
 
     def _child(self, spec: MetricSpec, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-        metric = self._metrics[spec]
-        return metric.labels(**labels) if labels else metric
+        if not labels:
+            return self._metrics[spec]
+        key = (spec, *labels.items())
+        child = self._labelled.get(key)
+        if child is None:
+            child = self._labelled[key] = self._metrics[spec].labels(**labels)
+        return child
 
 
 def _create(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

@@ -5,10 +5,15 @@ thread, with the echo runner and a tokenizer that loses nothing, so that every t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
+import socket
+import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -192,6 +197,76 @@ async def start_service(demo_checkpoint: Checkpoint) -> AsyncIterator[StartServi
     yield start
     for cleanup in reversed(cleanups):
         await cleanup()
+
+
+REDIS_SERVER = shutil.which("redis-server", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") or ""
+
+
+@dataclass
+class RedisServer:
+    """A real Redis that keeps nothing on disk. `options` are its command line's, by name."""
+
+    folder: Path
+    options: dict[str, str]
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        password = self.options.get("requirepass")
+        return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it (again, on the same port), and wait until it answers."""
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        options = {"port": str(self.port), "save": "", "dir": str(self.folder), **self.options}
+        flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+        self.process = subprocess.Popen([REDIS_SERVER, *flags], stdout=subprocess.DEVNULL)
+        end = time.monotonic() + WAIT_S
+        while not self._answers():
+            assert self.process.poll() is None, f"redis-server ended with {self.process.poll()}"
+            assert time.monotonic() < end, "redis-server does not answer"
+            time.sleep(0.01)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as probe:
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+
+StartRedis = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """Factory: `start_redis(maxmemory="4mb", maxmemory_policy="allkeys-lru")` is a running server of the test's own."""
+    if not REDIS_SERVER:
+        pytest.skip("redis-server is not installed")
+    servers: list[RedisServer] = []
+
+    def start(**options: str) -> RedisServer:
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(folder, {name.replace("_", "-"): value for name, value in options.items()}))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lifecycle": {"errors"},
     "pacing": set(),
     "metrics": {"gpu", "bridge.protocol"},
+    "redis_client": {"log", "metrics"},
     "job": {"checkpoint", "config", "errors", "sched.sequence"},
     "inflight": {"bridge.protocol", "sched.sequence"},
     "admission": {"errors", "sched.sequence"},

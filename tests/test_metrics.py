@@ -31,7 +31,7 @@ API_NAMES = {
     "nllbd_rejected_total",
     "nllbd_guard_total",
 }
-BOUNDED_LABELS = {"method", "route", "status", "code", "reason", "result", "kind", "state"}
+BOUNDED_LABELS = {"link", "method", "route", "status", "code", "reason", "result", "kind", "state"}
 
 
 @dataclass

@@ -1,0 +1,352 @@
+"""The one way to Redis: calls that are quick or fail, never slow; a circuit breaker; reconnection in the background.
+
+Whoever calls must be able to do without: `RedisAway` is an everyday event and costs its callers milliseconds at most.
+While Redis is away calls fail at once, and a probe of our own looks for it; no request ever pays for a connection.
+Commands that are issued together travel together: what waits while a connection is busy goes out as one write.
+Knows nothing of what is stored, and never repeats a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError as LibraryError
+from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from nllbd import log
+from nllbd import metrics as m
+from nllbd.metrics import Metrics
+
+#: How long a call waits for its reply: in a healthy network a reply takes one millisecond.
+CALL_TIMEOUT_S = 0.02
+CONNECT_TIMEOUT_S = 2.0
+_NUM_CONNECTIONS = 2
+_MAX_BATCH = 256
+_MAX_WAITING = 4096
+
+Argument = bytes | str | int | float
+Command = Sequence[Argument]
+
+logger = log.get_logger(__name__)
+
+
+class RedisProblem(Exception):
+    """A call without a result. Never reaches a client of ours."""
+
+
+class RedisAway(RedisProblem):
+    """Redis was not reached in time: down, stalled, loading, or it refuses our password."""
+
+
+class RedisRefused(RedisProblem):
+    """Redis answered with an error. `code` is that error's first word: NOSCRIPT, OOM, READONLY, …"""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Breaker:
+    """When to stop asking, and when to try again. Knows no Redis and no event loop; times are seconds of any clock.
+
+    It opens at the first lost connection, and at the `max_timeouts`-th timeout in a row: a single one may well be our
+    own loop's fault. Each further opening that no call's success came before doubles the pause.
+    """
+
+    def __init__(self, max_timeouts: int = 3, first_pause_s: float = 0.1, max_pause_s: float = 5.0) -> None:
+        self._max_timeouts = max_timeouts
+        self._first_pause_s = first_pause_s
+        self._max_pause_s = max_pause_s
+        self._num_timeouts = 0
+        self._num_failures = 0
+        self.is_open = True  # until it was reached once
+
+    def succeed(self) -> None:
+        """A call was answered."""
+        self._num_timeouts = self._num_failures = 0
+
+    def close(self) -> None:
+        """A probe was answered: calls may go through again."""
+        self._num_timeouts = 0
+        self.is_open = False
+
+    def time_out(self) -> None:
+        """A call was not answered in time."""
+        self._num_timeouts += 1
+        if self._num_timeouts >= self._max_timeouts:
+            self.fail()
+
+    def fail(self) -> None:
+        """The connection was lost, or a probe failed."""
+        self._num_failures += 1
+        self.is_open = True
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next probe."""
+        if self._num_failures <= 1:
+            return 0.0
+        return min(self._max_pause_s, self._first_pause_s * 2.0 ** min(self._num_failures - 2, 16))
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    command: Command
+    reply: asyncio.Future[Any]
+
+
+class RedisLink:
+    """A Redis server (or the master that Sentinels name), one event loop. `start` before use, `close` at the end.
+
+    `name` is what it is used for, a metrics label. Replies are raw: bytes, int, list, None.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str = "redis",
+        metrics: Metrics | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self._pool = make_pool(url)
+        self._name = name
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._breaker = breaker or Breaker()
+        self._idle = [self._pool.make_connection() for _ in range(_NUM_CONNECTIONS)]
+        self._connections = tuple(self._idle)
+        self._calls: deque[_Call] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probe: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._is_closed = False
+        self._was_seen_away = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit is open: Redis is away, and calls fail at once."""
+        return self._breaker.is_open
+
+    def start(self) -> None:
+        """Begin to connect; returns at once. Until the first success calls fail."""
+        self._look_for_it()
+
+    async def close(self) -> None:
+        """End all connections. What still waits for a reply fails."""
+        self._is_closed = True
+        self._breaker.fail()
+        tasks = [*self._tasks, *([self._probe] if self._probe else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fail_waiting()
+        await self._disconnect()
+
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Whether Redis is reached within `timeout_s`: for diagnosis and tests; requests must not wait."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        return not self.is_open
+
+    async def call(self, *command: Argument) -> Any:
+        """The reply to one command. Raises RedisAway within the link's `timeout_s`, or RedisRefused."""
+        (reply,) = await self.call_many([command])
+        if isinstance(reply, RedisRefused):
+            raise reply
+        return reply
+
+    async def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands, sent together; one that Redis refuses is a RedisRefused in its place.
+
+        Raises RedisAway within the link's `timeout_s`. Whether a command was carried out is then not known.
+        """
+        if self.is_open or len(self._calls) + len(commands) > _MAX_WAITING:
+            raise RedisAway("Redis is away" if self.is_open else "too many calls are waiting")
+        loop = asyncio.get_running_loop()
+        calls = [_Call(command, loop.create_future()) for command in commands]
+        self._calls.extend(calls)
+        self._send()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return [await call.reply for call in calls]
+        except TimeoutError:
+            raise RedisAway("no reply in time") from None
+        finally:
+            for call in calls:
+                call.reply.cancel()  # what nobody waits for is not sent, and no failure is left unread
+
+    def _send(self) -> None:
+        if self._calls and self._idle and not self._is_closed:
+            task = asyncio.create_task(self._work(self._idle.pop()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, connection: Any) -> None:
+        """Send what waits, a batch at a time, until nothing does."""
+        try:
+            while batch := self._next_batch():
+                await self._exchange(connection, batch)
+        finally:
+            self._idle.append(connection)
+
+    def _next_batch(self) -> list[_Call]:
+        batch: list[_Call] = []
+        while self._calls and len(batch) < _MAX_BATCH:
+            call = self._calls.popleft()
+            if not call.reply.done():
+                batch.append(call)
+        return batch
+
+    async def _exchange(self, connection: Any, batch: list[_Call]) -> None:
+        """One round trip. A connection that was left in the middle of one is closed: its next reply would be wrong."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                replies = await _round_trip(connection, [call.command for call in batch])
+        except (LibraryError, OSError, ValueError, RuntimeError, TimeoutError) as error:
+            await self._give_up(connection, batch, error)
+        except BaseException:
+            _settle_all(batch, RedisAway("the link is closed"))
+            await connection.disconnect(nowait=True)
+            raise
+        else:
+            self._breaker.succeed()
+            self._record(m.REDIS_DURATION, time.monotonic() - began)
+            for call, reply in zip(batch, replies, strict=True):
+                if not call.reply.done():
+                    call.reply.set_result(reply)
+
+    async def _give_up(self, connection: Any, batch: list[_Call], error: Exception) -> None:
+        is_late = isinstance(error, TimeoutError)
+        (self._breaker.time_out if is_late else self._breaker.fail)()
+        if self._metrics is not None:
+            self._metrics.add(m.REDIS_ERRORS, link=self._name, kind="timeout" if is_late else "connection")
+        _settle_all(batch, RedisAway("no reply in time" if is_late else "the connection was lost"))
+        with contextlib.suppress(LibraryError, OSError):
+            await connection.disconnect(nowait=True)
+        if self.is_open:
+            self._fail_waiting()
+            self._look_for_it("no reply in time" if is_late else _describe(error))
+
+    def _fail_waiting(self) -> None:
+        _settle_all(self._calls, RedisAway("Redis is away"))
+        self._calls.clear()
+
+    # Looking for Redis
+
+    def _look_for_it(self, reason: str | None = None) -> None:
+        if self._is_closed or (self._probe is not None and not self._probe.done()):
+            return
+        if reason is not None:
+            self._tell_away(reason)
+        # A context of its own: what it logs is no request's doing.
+        self._probe = asyncio.create_task(self._look(), context=contextvars.Context())
+
+    async def _look(self) -> None:
+        """Ask until every connection answers within a call's time."""
+        while self.is_open:
+            await asyncio.sleep(self._breaker.pause_s * random.uniform(0.8, 1.2))
+            if len(self._idle) < len(self._connections):
+                await asyncio.sleep(self._timeout_s)  # a last call still holds one, for no longer than that
+                continue
+            try:
+                for connection in self._connections:
+                    await self._ping(connection)
+            except (LibraryError, OSError, ValueError, RuntimeError, TimeoutError) as error:
+                await self._disconnect()
+                self._breaker.fail()
+                self._tell_away(_describe(error))
+            else:
+                self._tell_back()
+
+    async def _ping(self, connection: Any) -> None:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.connect()
+        async with asyncio.timeout(self._timeout_s):
+            await _round_trip(connection, [("PING",)])
+
+    async def _disconnect(self) -> None:
+        for connection in self._connections:
+            with contextlib.suppress(Exception):
+                await connection.disconnect(nowait=True)
+
+    def _tell_away(self, reason: str) -> None:
+        """One line when it goes, not one each probe."""
+        self._up.clear()
+        self._set_up(0)
+        if not self._was_seen_away:
+            self._was_seen_away = True
+            logger.warning("Redis is away; doing without", link=self._name, reason=reason)
+
+    def _tell_back(self) -> None:
+        self._breaker.close()
+        self._up.set()
+        self._set_up(1)
+        if self._was_seen_away:
+            self._was_seen_away = False
+            logger.info("Redis is back", link=self._name)
+
+    def _set_up(self, value: int) -> None:
+        if self._metrics is not None:
+            self._metrics.set(m.REDIS_UP, value, link=self._name)
+
+    def _record(self, spec: m.MetricSpec, value: float) -> None:
+        if self._metrics is not None:
+            self._metrics.observe(spec, value, link=self._name)
+
+
+def make_pool(url: str) -> Any:
+    """The library's factory of connections for `redis://`, `rediss://` and `unix://` URLs; nothing is opened yet.
+
+    Raises ValueError for a URL that cannot be meant.
+    """
+    return aioredis.ConnectionPool.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,  # the link has its own
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        client_name="nllbd",
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+
+
+async def _round_trip(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    """Raw replies; an error reply is a RedisRefused in its place. Raises what the library raises."""
+    await connection.connect()
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [await _read_reply(connection) for _ in commands]
+
+
+async def _read_reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return RedisRefused(error.status_code or str(error).partition(" ")[0])
+
+
+def _settle_all(calls: Sequence[_Call] | deque[_Call], error: RedisAway) -> None:
+    for call in calls:
+        if not call.reply.done():
+            call.reply.set_exception(error)
+            call.reply.exception()  # marks it as seen: its caller may have stopped waiting
+
+
+def _describe(error: Exception) -> str:
+    """What to tell an operator: the kind of error and the server's own short words."""
+    return f"{type(error).__name__}: {error}"[:200]
