@@ -92,9 +92,18 @@ def retry_params(warnings: Iterable[str], params: SearchParams, max_num_beams: i
 def _loops(text: str) -> bool:
     """Whether a group of words, or of letters, is repeated in a row more often than language does."""
     words = _WORD.findall(text.casefold())
-    if _LETTER_LOOP.search("".join(words)):
+    letters = "".join(words)
+    if _may_loop(letters) and _LETTER_LOOP.search(letters):
         return True
+    if len(set(words)) == len(words):
+        return False
     return any(_max_repeats(words, n) > limit for n, limit in _MAX_WORD_REPEATS.items())
+
+
+def _may_loop(letters: str) -> bool:
+    """Whether four letters in a row occur twice, as in every loop: far quicker to see than the loop itself."""
+    runs = [letters[i : i + 4] for i in range(len(letters) - 3)]
+    return len(set(runs)) < len(runs)
 
 
 def _is_stutter(source: str, output: str) -> bool:
@@ -133,6 +142,8 @@ def _weight(text: str) -> float:
 def _is_wrong_script(source: str, output: str, target: Language) -> bool:
     """Latin words that stand in the source too are names, not errors."""
     wanted = scripts_of(target)
+    if "Latn" in wanted and output.isascii():
+        return False
     if "Latn" not in wanted:
         copied = {word for word in _WORD.findall(source) if word.isascii()}
         output = " ".join(word for word in _WORD.findall(output) if word not in copied)

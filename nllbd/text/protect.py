@@ -109,6 +109,9 @@ def ways(core: str, tokenizer: Tokenizer) -> Iterator[Way]:
     unspeakable = _unspeakable(core, tokenizer)
     numerals = [_widened(core, span) for span in _numerals(core, unspeakable)]
     spans = _merged(find_spans(core) + numerals)
+    if not spans and not unspeakable:
+        yield Way("raw", core, (core,), (None,), (), ((),))
+        return
     unknown = [_widened(core, span) for span in unspeakable if _unknown_run(core, span).matters]
     if not unknown and not numerals and not any(tokenizer.unknown_spans(core[start:end]) for start, end in spans):
         yield _way("raw", core, (core,), tokenizer)
@@ -218,9 +221,10 @@ def _fragments(core: str, spans: list[Span]) -> tuple[tuple[str | None, ...], tu
 
 def _holds(text: str, core: str) -> bool:
     """Whether each span of the core stands in `text` as often, and no pair of tags has lost what it enclosed."""
-    wanted, found = _spans_and_gaps(core), _spans_and_gaps(text)
+    wanted = _spans_and_gaps(core)
     if not wanted:
         return True
+    found = _spans_and_gaps(text)
     there = Counter(span for span, _, _ in found)
     if any(there[span] != number for span, number in Counter(span for span, _, _ in wanted).items()):
         return False

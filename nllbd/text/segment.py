@@ -124,6 +124,10 @@ def join(pieces: Sequence[Piece], translations: Sequence[str], source: Language,
 
 def _lines(text: str) -> Iterator[tuple[int, int, int]]:
     """(start, end, stop) of each line or column: [start, end) its content, [end, stop) the break or tabs after it."""
+    if text.isprintable():  # neither line breaks nor tabs
+        if text:
+            yield 0, len(text), len(text)
+        return
     start = 0
     for match in _LINE_BREAK.finditer(text):
         yield from _columns(text, start, match.start(), match.end())
@@ -152,7 +156,8 @@ def _sentences(text: str, start: int, end: int, language: Language) -> Iterator[
     spans = find_spans(line)
     starts = [span[0] for span in spans]
     previous = 0
-    for boundary in _boundaries(_ODD.sub(" ", line), language.bcp47.partition("-")[0]):
+    plain = line if line.isprintable() else _ODD.sub(" ", line)
+    for boundary in _boundaries(plain, language.bcp47.partition("-")[0]):
         i = bisect_left(starts, boundary)
         if i and boundary < spans[i - 1][1]:
             continue
@@ -207,11 +212,14 @@ def _cuts(
         yield _Cut(start, end, start, start)
         return
     parts = [(core_start + a, core_start + b) for a, b in resplit(core, max_tokens, count_tokens)]
+    if len(parts) == 1:
+        yield _Cut(start, end, core_start, core_end)
+        return
     parts[0] = (start, parts[0][1])
     parts[-1] = (parts[-1][0], end)
     for part_start, part_end in parts:
         inner = _trimmed(text, part_start, part_end)
-        translatable = len(parts) == 1 or needs_translation(text[slice(*inner)], language)
+        translatable = needs_translation(text[slice(*inner)], language)
         yield _Cut(part_start, part_end, *(inner if translatable else (part_start, part_start)))
 
 

@@ -65,6 +65,7 @@ _CLOCK = re.compile(r"\d{1,2}(?::\d\d){0,2}\s?(?:[ap]\.?m\b\.?|UTC\b|GMT\b)", re
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|er|re|te|ten|ste)")
 _LETTER_RUN = re.compile(r"[A-Za-z]+")
 _TRIMMED = "\"'()[],;!?“”‘’«»„‚"
+_PLAIN_LETTERS = 4
 _CASED = frozenset({"Lu", "Ll", "Lt", "Lm"})
 
 
@@ -76,10 +77,25 @@ def is_language(core: str) -> bool:
     a lone letter of an alphabet with upper and lower case, which is a label far more often than a word. A lone Chinese
     character, `OK` and every ordinary word are language.
     """
+    if _has_plain_word(core):
+        return True
     if not any(map(str.isalpha, core)):
         return False
     plain = _CLOCK.sub(" ", _PROTECTED.sub(" ", core)) if not core.isalpha() else core
     return any(_is_word(token) for token in plain.split())
+
+
+def _has_plain_word(core: str) -> bool:
+    """Whether some token is a word for certain: the short way to the usual answer.
+
+    Nothing but letters, too many for a unit of time, no laughing face (`xDDD`), and no span around it.
+    """
+    if _MARKER.search(core):
+        return False
+    for token in core.split():
+        if len(token) >= _PLAIN_LETTERS and token.isalpha() and token[0] not in "xX":
+            return True
+    return False
 
 
 def _is_word(token: str) -> bool:

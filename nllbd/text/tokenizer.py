@@ -9,7 +9,8 @@ tokenizer of transformers is not (its source language is shared state). Nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import sentencepiece
 
@@ -26,6 +27,8 @@ _OFFSET = 1  # id = piece id + 1, `<unk>` (piece 0) apart
 _FIRST_PIECE_ID = UNK_ID + 1
 _SPACE = "▁"
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
+_REMEMBERED = 16
+_MAX_REMEMBERED_CHARACTERS = 1_000
 
 
 class Tokenizer:
@@ -41,6 +44,8 @@ class Tokenizer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._processor = _load(checkpoint)
         self._num_pieces: int = self._processor.get_piece_size()
+        #: A sentence is counted, searched for unknown characters and encoded in a row: SentencePiece needs it just once.
+        self._remembered = lru_cache(_REMEMBERED)(self._segment)
         self._pieces: tuple[str, ...] = tuple(self._processor.id_to_piece(list(range(self._num_pieces))))
         self._legacy = checkpoint.legacy_code_position
         self._language_ids = {code: self._num_pieces + _OFFSET + i for i, code in enumerate(MODEL_CODES)}
@@ -62,7 +67,7 @@ class Tokenizer:
         Raises UnknownLanguage for a code that is not the model's.
         """
         code, pieces = self.language_id(source_code), self._piece_ids(text)
-        ids = (piece + _OFFSET if piece else UNK_ID for piece in pieces)
+        ids = [piece + _OFFSET if piece else UNK_ID for piece in pieces]
         return (*ids, EOS_ID, code) if self._legacy else (code, *ids, EOS_ID)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -75,10 +80,9 @@ class Tokenizer:
 
     def unknown_spans(self, text: str) -> list[tuple[int, int]]:
         """[start, end) of what the vocabulary cannot express, in order: one for each `<unk>` of `encode`."""
-        scalar = _scalar(text)
-        if 0 not in self._processor.encode(scalar):
+        if 0 not in self._piece_ids(text):
             return []
-        mapping = self._processor.encode(scalar, return_type="offset_mapping")
+        mapping = self._processor.encode(_scalar(text), return_type="offset_mapping")
         return [span for piece, span in zip(mapping["ids"], mapping["offsets"], strict=True) if piece == 0]
 
     def language_id(self, code: str) -> int:
@@ -88,7 +92,10 @@ class Tokenizer:
         except KeyError:
             raise UnknownLanguage(f"{code!r} is not a language code of NLLB-200") from None
 
-    def _piece_ids(self, text: str) -> list[int]:
+    def _piece_ids(self, text: str) -> Sequence[int]:
+        return self._remembered(text) if len(text) <= _MAX_REMEMBERED_CHARACTERS else self._segment(text)
+
+    def _segment(self, text: str) -> Sequence[int]:
         ids: list[int] = self._processor.encode(_scalar(text))
         return ids
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nllbd.languages import BY_CODE, resolve
 from nllbd.sched.sequence import SearchParams
+from nllbd.text import guard
 from nllbd.text.guard import RETRIES, WARNINGS, check, retry_params
 
 ENGLISH, FRENCH, GERMAN, CHINESE, RUSSIAN = (resolve(name) for name in ("en", "fr", "de", "zh", "ru"))
@@ -111,3 +112,17 @@ def test_retries_search_wider_within_the_cap() -> None:
     assert retry_params(["unk", "length_ratio", "truncated"], greedy, 8) is None
     assert retry_params([], greedy, 8) is None
     assert set(RETRIES) <= set(WARNINGS)
+
+
+@given(st.text("abc1é", min_size=2, max_size=16), st.integers(2, 5), st.text("abcd", max_size=6))
+def test_what_loops_is_never_taken_for_distinct(unit: str, times: int, around: str) -> None:
+    """The quick look that spares most outputs the search for loops lets every loop through."""
+    letters = around + unit * times + around
+    if guard._LETTER_LOOP.search(letters):
+        assert guard._may_loop(letters)
+
+
+@given(st.lists(st.sampled_from(["ha", "the", "of", "and", "7"]), max_size=12))
+def test_distinct_words_never_repeat(words: list[str]) -> None:
+    if len(set(words)) == len(words):
+        assert all(guard._max_repeats(words, n) <= limit for n, limit in guard._MAX_WORD_REPEATS.items())

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
 from nllbd.languages import BY_CODE, LANGUAGES, resolve
+from nllbd.text import segment
 from nllbd.text.segment import MAX_TOKENS, Piece, frames, join, needs_translation, split
 from nllbd.text.tokenizer import Tokenizer
 
@@ -231,3 +232,12 @@ def test_time_grows_linearly(unit: str) -> None:
         pieces_of(text)
     half, whole = seconds_for(text[: len(text) // 2]), seconds_for(text)
     assert whole < 4 * half + 0.05
+
+
+def test_printable_text_needs_no_cleaning() -> None:
+    """What lets ordinary lines past the patterns for line breaks, tabs and odd characters."""
+    printable = "".join(filter(str.isprintable, map(chr, range(0x110000))))
+    assert len(printable) > 100_000
+    assert not segment._LINE_BREAK.search(printable)
+    assert not segment._ODD.search(printable)
+    assert "\t" not in printable

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nllbd.text import spans
 from nllbd.text.spans import find_spans, is_language
 
 
@@ -90,3 +91,15 @@ def test_time_grows_linearly(unit: str) -> None:
         return min(times)
 
     assert seconds(100_000) < 4 * seconds(50_000) + 0.05
+
+
+@given(st.text(st.sampled_from("abxXDzé漢7 .:{}<>`@%&/_-5pmUTC"), max_size=24))
+def test_the_short_way_to_a_word_agrees_with_the_long_one(core: str) -> None:
+    if spans._has_plain_word(core):
+        plain = spans._CLOCK.sub(" ", spans._PROTECTED.sub(" ", core))
+        assert any(spans._is_word(token) for token in plain.split())
+
+
+@pytest.mark.parametrize("core", ["xDDDD", "`some words here`", "{ some words }", "12 UTC", "10 p.m."])
+def test_the_short_way_takes_nothing_for_granted(core: str) -> None:
+    assert not is_language(core)
