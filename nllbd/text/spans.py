@@ -92,10 +92,7 @@ def _has_plain_word(core: str) -> bool:
     """
     if _MARKER.search(core):
         return False
-    for token in core.split():
-        if len(token) >= _PLAIN_LETTERS and token.isalpha() and token[0] not in "xX":
-            return True
-    return False
+    return any(len(token) >= _PLAIN_LETTERS and token.isalpha() and token[0] not in "xX" for token in core.split())
 
 
 def _is_word(token: str) -> bool:

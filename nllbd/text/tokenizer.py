@@ -44,7 +44,7 @@ class Tokenizer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._processor = _load(checkpoint)
         self._num_pieces: int = self._processor.get_piece_size()
-        #: A sentence is counted, searched for unknown characters and encoded in a row: SentencePiece needs it just once.
+        # A sentence is counted, searched for unknown characters and encoded in a row: segment it once.
         self._remembered = lru_cache(_REMEMBERED)(self._segment)
         self._pieces: tuple[str, ...] = tuple(self._processor.id_to_piece(list(range(self._num_pieces))))
         self._legacy = checkpoint.legacy_code_position
