@@ -80,7 +80,7 @@ class Planner:
             visible = html.visible_text(text) if job.format == "html" else text
             if not is_language(visible):
                 return TextPlan(text, job.format, None, target)
-            source, confidence = self._detect(visible, job.text_field(index))
+            source, confidence = self._detect(visible, job, index)
         if source.code == target.code:
             return TextPlan(text, job.format, source, target, confidence, warnings=(SAME_LANGUAGE,))
         make = self._html_parts if job.format == "html" else self._text_parts
@@ -89,13 +89,18 @@ class Planner:
         segments = tuple(prepare(core, source, self._tokenizer) for core in cores)
         return TextPlan(text, job.format, source, target, confidence, parts, segments)
 
-    def _detect(self, text: str, field: str) -> tuple[Language, float]:
+    def _detect(self, text: str, job: TranslationJob, index: int) -> tuple[Language, float]:
         found = self._detector.detect(text)
+        if found.language is not None:
+            return found.language, found.confidence
+        field = job.text_field(index)
         if found.foreign is not None:
             self._tokenizer.languages.resolve(found.foreign.code, field)
-        if found.language is None:
-            raise LanguageNotDetected("the language of this text could not be told; give source_lang", field=field)
-        return found.language, found.confidence
+        if job.fallback_lang is not None:
+            return self._tokenizer.languages.resolve(job.fallback_lang), 0.0
+        if job.guess_language and found.candidates:
+            return found.candidates[0]
+        raise LanguageNotDetected("the language of this text could not be told; give the source language", field=field)
 
     def _html_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
         for run in html.parse(text):

@@ -61,6 +61,10 @@ class Unauthorized(NllbdError):
     code, status = "unauthorized", 401
 
 
+class NoCredentials(Unauthorized):
+    """None came where some are needed; some dialects tell that apart from wrong ones."""
+
+
 class Forbidden(NllbdError):
     code, status = "forbidden", 403
 
@@ -123,6 +127,10 @@ class Overloaded(NllbdError):
 
 class NotReady(NllbdError):
     code, status, retryable, default_retry_after_s = "not_ready", 503, True, 1.0
+
+
+class StoreUnavailable(NotReady):
+    """The database does not answer; nothing is known of whether what was asked of it has happened."""
 
 
 class Draining(NllbdError):

@@ -31,8 +31,9 @@ class TranslationJob:
 
     Languages are names that `Languages.resolve` knows (FLORES, BCP-47, ISO, English); `source_lang=None` means detect,
     text by text. None in a search setting means: not asked for. `client` and `request_id` are the two levels of
-    fairness in the scheduler. `field` is what the request calls its texts: errors then name `text[3]`, or `text` alone
-    when the request gave one string (`is_list` false).
+    fairness in the scheduler. Where detection is not sure enough: `fallback_lang` if there is one, else the likeliest
+    language if `guess_language`, else an error. `field` is what the request calls its texts: errors then name
+    `text[3]`, or `text` alone when the request gave one string (`is_list` false).
     """
 
     texts: tuple[str, ...]
@@ -50,6 +51,8 @@ class TranslationJob:
     request_id: str = ""
     field: str = "text"
     is_list: bool = False
+    guess_language: bool = False
+    fallback_lang: str | None = None
 
     def text_field(self, index: int) -> str:
         """The name of text `index` in the request's own words."""

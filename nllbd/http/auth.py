@@ -7,7 +7,7 @@ import hmac
 
 from aiohttp import web
 
-from nllbd.errors import InvalidValue, Unauthorized
+from nllbd.errors import InvalidValue, NoCredentials, Unauthorized
 
 _BEARER = "bearer"
 
@@ -24,7 +24,7 @@ def check_credentials(request: web.Request, api_key: str | None) -> None:
     if len(presented) > 1:
         raise InvalidValue("the request carries two different credentials; send one", field="Authorization")
     if not presented:
-        raise Unauthorized("no credentials: send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        raise NoCredentials("no credentials: send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
     if not hmac.compare_digest(presented.pop(), _digest(api_key)):
         raise Unauthorized("the key is not valid")
 

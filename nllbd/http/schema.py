@@ -172,13 +172,13 @@ _WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _OUT_OF_RANGE = re.compile(r"Expected `([^`]*)` (>=|>|<=|<) (\S+)")
 
 
-def parse(payload: dict[str, Any], schema: type[S]) -> S:
-    """A request of the native API.
+def parse(payload: dict[str, Any], schema: type[S], *, strict: bool = True) -> S:
+    """A request as its schema. Not `strict`: numbers and booleans may come as strings, as in forms.
 
     Raises MissingField, InvalidType or InvalidValue, naming the field and what would have been right.
     """
     try:
-        return msgspec.convert(payload, schema, strict=True)
+        return msgspec.convert(payload, schema, strict=strict)
     except msgspec.ValidationError as error:
         raise _explain(str(error), schema) from None
     except OverflowError:
