@@ -113,8 +113,8 @@ class FrequentLogger:
     def _log(self, level: int, level_name: str, event: str, fields: dict[str, Any]) -> None:
         if not self._standard.isEnabledFor(level):
             return
-        handlers = self._root.handlers
-        handler = handlers[0] if len(handlers) == 1 else None
+        listening = [handler for handler in self._root.handlers if handler.level <= level]
+        handler = listening[0] if len(listening) == 1 else None
         if isinstance(handler, _LineHandler) and handler.as_json and not self._standard.handlers:
             with contextlib.suppress(TypeError):  # what JSON has no form for is said there as well as it can be
                 handler.writer.put(self._line(level_name, event, fields))

@@ -27,8 +27,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weight_files": {"checkpoint", "errors"},
     "config": {"errors", "sched.sequence"},
     "principal": {"sched.sequence"},
-    "store": set(),
     "store.records": {"principal", "sched.sequence"},
+    # What outlives the daemon: its parts in memory (keys, usage, audit) know the database only as a Protocol.
+    "store": {"store.records", "errors", "log", "principal", "sched.sequence"},
+    "accounts": {"config", "errors", "log", "store"},
     # The engine: scheduling knows no tensor, the model knows no scheduling, the kernels know neither.
     "sched": {"sched.sequence"},
     "kernels": set(),
@@ -44,6 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The request side: text to segments and back.
     "text": {"languages", "checkpoint", "errors", "sched.sequence"},
     "log": set(),
+    "sentry": {"errors"},
+    "tracing": {"errors"},
     "gpu": set(),
     "lifecycle": {"errors"},
     "pacing": set(),
@@ -74,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # HTTP speaks to the translator; of the engine it sees state and figures.
     "http": {
+        "accounts",
         "bridge.protocol",
         "checkpoint",
         "config",
@@ -85,6 +90,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "metrics",
         "principal",
         "sched.sequence",
+        "store",
+        "store.records",
         "text",
         "translator",
     },
@@ -94,6 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sockets": {"errors", "systemd"},
     "assembly": {"bridge.protocol", "checkpoint", "config", "job"},
     "daemon": {
+        "accounts",
         "announce",
         "assembly",
         "bridge",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import nllbd
 from nllbd.bridge.channel import Channel
-from nllbd.bridge.codec import FromEngine, Heartbeat, Ready, Report, Start, StartFailed, Work
+from nllbd.bridge.codec import FromEngine, Heartbeat, Inspection, Ready, Report, Start, StartFailed, Work
 from nllbd.bridge.pace import Pace
 from nllbd.bridge.probation import Cause
 from nllbd.bridge.protocol import EngineConfig, EngineInfo
@@ -74,6 +74,7 @@ class Listener:
     on_report: Callable[[Report], None]
     on_drained: Callable[[], None]
     is_hang_trial: Callable[[], bool] = lambda: False
+    on_inspection: Callable[[Inspection], None] = lambda inspection: None
 
 
 class Child:
@@ -179,6 +180,8 @@ class Child:
                 self._listener.on_ready(message.info)
             case StartFailed():
                 self._start_error = (message.code, message.message)
+            case Inspection():
+                self._listener.on_inspection(message)
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         """Judge the step that lasts. Time in which a frozen or starved child could not even beat does not count."""

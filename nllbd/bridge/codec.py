@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineStats
+from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineSnapshot, EngineStats
 from nllbd.sched.sequence import Priority, SequenceOutcome, SequenceRequest
 
 MAX_FRAME_BYTES = 64 << 20
@@ -37,12 +37,20 @@ class Update(msgspec.Struct, frozen=True, array_like=True):
     deadline: float
 
 
+class Inspect(msgspec.Struct, frozen=True, array_like=True):
+    """A question about the engine itself; `check`: whether its books balance, too."""
+
+    token: int
+    check: bool
+
+
 class Work(msgspec.Struct, frozen=True, tag=True):
-    """Parent to child: take these, in this order: requests, updates, aborts."""
+    """Parent to child: take these, in this order: requests, updates, aborts; and answer, if there is a question."""
 
     requests: tuple[SequenceRequest, ...] = ()
     updates: tuple[Update, ...] = ()
     aborts: tuple[int, ...] = ()
+    inspect: Inspect | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -83,8 +91,15 @@ class Heartbeat(msgspec.Struct, frozen=True, tag=True):
     longest_s: float = 0.0
 
 
+class Inspection(msgspec.Struct, frozen=True, tag=True):
+    """Child: the answer to the `Inspect` with this token."""
+
+    token: int
+    snapshot: EngineSnapshot
+
+
 ToEngine: TypeAlias = Start | Work
-FromEngine: TypeAlias = Ready | StartFailed | Report | Heartbeat
+FromEngine: TypeAlias = Ready | StartFailed | Report | Heartbeat | Inspection
 
 Message = TypeVar("Message", ToEngine, FromEngine)
 

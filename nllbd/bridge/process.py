@@ -9,15 +9,17 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import add
 
 from nllbd.bridge.alarm import DeadlineAlarm
 from nllbd.bridge.child import Child, Death, Limits, Listener
 from nllbd.bridge.codec import CodecError, Report, Update, Work, encode
+from nllbd.bridge.inspection import Inspections
 from nllbd.bridge.ledger import Ledger
 from nllbd.bridge.pace import Pace
 from nllbd.bridge.policy import RestartPolicy, Setbacks
 from nllbd.bridge.probation import Cause, Probation, Quarantine
-from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineState, EngineStats
+from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineSnapshot, EngineState, EngineStats
 from nllbd.errors import CheckpointError, ConfigError, InternalError, NllbdError
 from nllbd.sched.sequence import FinishReason, Priority, SequenceOutcome, SequenceRequest
 
@@ -58,6 +60,7 @@ class ProcessEngine:
         self._child: Child | None = None
         self._updates: dict[int, Update] = {}
         self._aborts: list[int] = []
+        self._inspections = Inspections(self._pump_soon)
         self._pump_due = False
         self._proof: asyncio.TimerHandle | None = None
         self._setbacks = Setbacks()
@@ -101,8 +104,14 @@ class ProcessEngine:
             preemptions=past.preemptions + now.preemptions,
             encode_s=past.encode_s + now.encode_s,
             decode_s=past.decode_s + now.decode_s,
+            step_s=past.step_s + now.step_s,
+            step_counts=tuple(map(add, past.step_counts, now.step_counts)),
             tokens_per_s=now.tokens_per_s or past.tokens_per_s,
         )
+
+    async def inspect(self, check: bool = False) -> EngineSnapshot | None:
+        """A look inside; None when there is no engine, or it is in a step that lasts."""
+        return await self._inspections.ask(check) if self._state is EngineState.READY else None
 
     # Life
 
@@ -189,9 +198,10 @@ class ProcessEngine:
 
     def _next_work(self) -> Work | None:
         requests = self._ledger.take(_MAX_WORK_TOKENS, only=self._probation.group)
-        if not (requests or self._updates or self._aborts):
+        question = self._inspections.take()
+        if not (requests or self._updates or self._aborts or question):
             return None
-        work = Work(requests, tuple(self._updates.values()), tuple(self._aborts))
+        work = Work(requests, tuple(self._updates.values()), tuple(self._aborts), question)
         self._updates, self._aborts = {}, []
         return work
 
@@ -204,7 +214,7 @@ class ProcessEngine:
                 good.append(request)
             except _UNSENDABLE as error:
                 self._resolve_failed(request.seq_id, f"the sequence cannot be sent to the engine: {error}")
-        return Work(tuple(good), work.updates, work.aborts)
+        return Work(tuple(good), work.updates, work.aborts, work.inspect)
 
     # From the child
 
@@ -228,7 +238,13 @@ class ProcessEngine:
     # Supervision
 
     async def _supervise(self) -> None:
-        listener = Listener(self._on_ready, self._on_report, self._pump, lambda: self._probation.is_for_hang)
+        listener = Listener(
+            self._on_ready,
+            self._on_report,
+            self._pump,
+            lambda: self._probation.is_for_hang,
+            self._inspections.answer,
+        )
         try:
             while True:
                 child = Child(self._config, self._limits, listener, self._pace)

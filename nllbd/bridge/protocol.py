@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from nllbd.sched.sequence import Priority, SequenceOutcome, SequenceRequest
+from nllbd.sched.sequence import ClientShare, Priority, SequenceOutcome, SequenceRequest
 
 
 class EngineState(enum.StrEnum):
@@ -63,9 +63,16 @@ class EngineInfo:
     pid: int
 
 
+#: Upper bounds of the ranges that steps are counted in, in seconds; what is longer than all comes last.
+STEP_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot, at most one a step. Counters are totals since the engine started."""
+    """A snapshot, at most one a step. Counters are totals since the engine started.
+
+    `step_s` is the time of all steps, `step_counts` how many fell into each range of STEP_BOUNDS_S.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -81,6 +88,37 @@ class EngineStats:
     decode_s: float = 0.0
     last_step_s: float = 0.0
     tokens_per_s: float = 0.0
+    step_s: float = 0.0
+    step_counts: tuple[int, ...] = (0,) * (len(STEP_BOUNDS_S) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One step that was done: what was in it and how long it took, planning not included."""
+
+    step: int
+    num_sequences: int
+    num_lanes: int
+    encode_tokens: int
+    step_s: float
+    encode_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """The engine's inside, between two steps. No text and no token of anybody.
+
+    `clients` are the heaviest of `num_clients` rows; `integrity` is None if it was not asked for, empty when the books
+    balance, else what is wrong with them.
+    """
+
+    clients: tuple[ClientShare, ...]
+    num_clients: int
+    num_parked: int
+    lane_limit: int
+    last_steps: tuple[StepTime, ...]
+    integrity: str | None = None
 
 
 class EngineClient(Protocol):
@@ -120,6 +158,10 @@ class EngineClient(Protocol):
 
     def abort(self, seq_ids: Iterable[int]) -> None:
         """Drop sequences by the next step; their futures resolve with reason ABORTED."""
+
+    async def inspect(self, check: bool = False) -> EngineSnapshot | None:
+        """A look inside; None when the engine is away or too busy. `check` its books, too: O(everything)."""
+        ...
 
     async def stop(self) -> None:
         """End the engine now; what is unfinished resolves as ABORTED."""

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from nllbd.bridge.alarm import DeadlineAlarm
-from nllbd.bridge.codec import Work
+from nllbd.bridge.codec import Inspection, Work
+from nllbd.bridge.inspection import Inspections
 from nllbd.bridge.ledger import Ledger
-from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineState, EngineStats
+from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineSnapshot, EngineState, EngineStats
 from nllbd.errors import InternalError, NllbdError
 from nllbd.sched.sequence import FinishReason, Priority, SequenceOutcome, SequenceRequest
 
@@ -43,6 +44,8 @@ class StepEngine(Protocol):
     def abort(self, seq_ids: Iterable[int]) -> None: ...
 
     def step(self) -> list[SequenceOutcome]: ...
+
+    def inspect(self, check: bool) -> EngineSnapshot: ...
 
 
 class _Inbox:
@@ -86,6 +89,7 @@ class ThreadEngine:
         )
         self._alarm = DeadlineAlarm(self._ledger, self._tell_aborted)
         self._inbox = _Inbox()
+        self._inspections = Inspections(self._tell_question)
         self._ids = itertools.count(1)
         self._state = EngineState.LOADING
         self._info: EngineInfo | None = None
@@ -166,6 +170,14 @@ class ThreadEngine:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
+    async def inspect(self, check: bool = False) -> EngineSnapshot | None:
+        """A look inside; None when there is no engine, or it is in a step that lasts."""
+        return await self._inspections.ask(check) if self._state is EngineState.READY else None
+
+    def _tell_question(self) -> None:
+        if (question := self._inspections.take()) is not None:
+            self._inbox.put(Work(inspect=question))
+
     def _tell_aborted(self, seq_ids: Sequence[int]) -> None:
         if seq_ids:
             self._inbox.put(Work(aborts=tuple(seq_ids)))
@@ -221,6 +233,9 @@ class ThreadEngine:
                 for update in work.updates:
                     engine.update(update.seq_id, update.priority, update.deadline)
                 engine.abort(work.aborts)
+                if (question := work.inspect) is not None:
+                    answer = Inspection(question.token, engine.inspect(question.check))
+                    _call(loop, self._inspections.answer, answer)
             outcomes = engine.step() if engine.has_work else []
             _call(loop, self._on_step, outcomes, engine.stats)
 

@@ -6,15 +6,20 @@ raises is handled by what it is, not by where it comes from.
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
-from nllbd.bridge.protocol import EngineInfo, EngineStats
+from nllbd.bridge.protocol import STEP_BOUNDS_S, EngineInfo, EngineSnapshot, EngineStats, StepTime
+from nllbd.sched.census import census
 from nllbd.sched.plan import FatalRunnerError, Runner, StepPlan, StepResult
 from nllbd.sched.scheduler import Scheduler
 from nllbd.sched.sequence import Priority, SequenceOutcome, SequenceRequest
 
+LAST_STEPS = 64
+MAX_CLIENTS_SHOWN = 50
 RATE_WINDOW_S = 10.0
 """Seconds of busy time over which the rate forgets (to 1/e)."""
 
@@ -58,7 +63,9 @@ class Engine:
         self._target_tokens = 0
         self._encode_s = 0.0
         self._decode_s = 0.0
-        self._last_step_s = 0.0
+        self._step_s = 0.0
+        self._step_counts = [0] * (len(STEP_BOUNDS_S) + 1)
+        self._last_steps: deque[StepTime] = deque(maxlen=LAST_STEPS)
 
     @property
     def has_work(self) -> bool:
@@ -112,13 +119,34 @@ class Engine:
             preemptions=scheduler.num_preemptions,
             encode_s=self._encode_s,
             decode_s=self._decode_s,
-            last_step_s=self._last_step_s,
+            last_step_s=self._last_steps[-1].step_s if self._last_steps else 0.0,
             tokens_per_s=self._rate.per_s,
+            step_s=self._step_s,
+            step_counts=tuple(self._step_counts),
+        )
+
+    def inspect(self, check: bool) -> EngineSnapshot:
+        """A look inside, between two steps. `check`: the books, too. O(everything) either way."""
+        clients = census(self._scheduler)
+        return EngineSnapshot(
+            clients=tuple(clients[:MAX_CLIENTS_SHOWN]),
+            num_clients=len(clients),
+            num_parked=self._scheduler.num_parked,
+            lane_limit=self._scheduler.lane_limit,
+            last_steps=tuple(self._last_steps),
+            integrity=self._find_imbalance() if check else None,
         )
 
     def check_integrity(self) -> None:
         """Raise AssertionError if the scheduler's books do not balance. O(everything): for tests and soaks."""
         self._scheduler.check_integrity()
+
+    def _find_imbalance(self) -> str:
+        try:
+            self.check_integrity()
+        except AssertionError as error:
+            return str(error)
+        return ""
 
     def _execute(self, plan: StepPlan) -> StepResult:
         if plan.is_empty and not plan.released and not plan.preempted:
@@ -133,5 +161,17 @@ class Engine:
         self._target_tokens += plan.num_sequences
         self._encode_s += result.encode_s
         self._decode_s += result.decode_s
-        self._last_step_s = step_s
+        self._step_s += step_s
+        self._step_counts[bisect.bisect_left(STEP_BOUNDS_S, step_s)] += 1
+        self._last_steps.append(
+            StepTime(
+                plan.step,
+                plan.num_sequences,
+                plan.num_lanes,
+                plan.num_encode_tokens,
+                step_s,
+                result.encode_s,
+                result.decode_s,
+            )
+        )
         self._rate.record(plan.num_sequences, step_s)

@@ -22,6 +22,7 @@ from nllbd.bridge.codec import (
     CodecError,
     FromEngine,
     Heartbeat,
+    Inspection,
     Ready,
     Report,
     Start,
@@ -195,6 +196,8 @@ def _serve(engine: Engine, reporter: StepReporter, connection: Connection, messa
         for message in messages:
             if isinstance(message, Work):
                 _take_in(engine, message)
+                if (question := message.inspect) is not None:
+                    connection.send(Inspection(question.token, engine.inspect(question.check)))
         messages = []
         if engine.has_work:
             reporter.keep(engine.step())

@@ -5,7 +5,9 @@ Decides nothing: scheduler.py says who comes and goes.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
+from operator import itemgetter
 
 from nllbd.sched.kv_manager import KVManager
 from nllbd.sched.sequence import Priority, Sequence, SequenceRequest, SequenceStatus
@@ -20,6 +22,7 @@ class RunningSet:
         self._starved: list[Sequence] = []  # out of slots for the next step; may have left since
         self._decode_s = 0.0
         self._num_steps = 0
+        self._peaks: list[tuple[int, int]] = []  # (step, lanes): steps rise, lanes fall; see `_peak_since`
         self.num_lanes = 0
         self.num_bulk_lanes = 0
 
@@ -54,6 +57,7 @@ class RunningSet:
         self._count_lanes(seq, -1)
         seq.decode_s += self._decode_s - seq.decode_mark_s
         seq.num_steps += self._num_steps - seq.step_mark
+        seq.peak_lanes = max(seq.peak_lanes, self._peak_since(seq.step_mark))
 
     def replace_request(self, seq: Sequence, request: SequenceRequest) -> None:
         """Give a running sequence another class."""
@@ -65,6 +69,9 @@ class RunningSet:
         """One more step was done. Each sequence's share follows from marks, so that this costs nothing a sequence."""
         self._num_steps += 1
         self._decode_s += decode_s
+        while self._peaks and self._peaks[-1][1] <= self.num_lanes:
+            self._peaks.pop()  # no later than this step and no higher: the peak of nothing any more
+        self._peaks.append((self._num_steps, self.num_lanes))
 
     def advance(self) -> None:
         """All that run became one position longer."""
@@ -95,6 +102,11 @@ class RunningSet:
         bulk = sum(seq.num_lanes for seq in running if seq.priority is Priority.BULK)
         if (self.num_lanes, self.num_bulk_lanes) != (sum(seq.num_lanes for seq in running), bulk):
             raise AssertionError("the lanes are miscounted")
+
+    def _peak_since(self, mark: int) -> int:
+        """The most lanes of any step after `mark`: the first of the peaks that is later, for they only fall."""
+        index = bisect.bisect_right(self._peaks, mark, key=itemgetter(0))
+        return self._peaks[index][1] if index < len(self._peaks) else 0
 
     def _count_lanes(self, seq: Sequence, sign: int) -> None:
         self.num_lanes += sign * seq.num_lanes

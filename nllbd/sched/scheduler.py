@@ -17,7 +17,7 @@ What a step costs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from nllbd.sched.deadlines import DeadlineHeap
@@ -105,6 +105,20 @@ class Scheduler:
     @property
     def num_lanes(self) -> int:
         return self._running.num_lanes
+
+    @property
+    def lane_limit(self) -> int:
+        """How many lanes a step may have now: fewer than the setting after a lack of memory."""
+        return self._lane_limit.value
+
+    @property
+    def num_parked(self) -> int:
+        """Preempted sequences whose search state the runner keeps."""
+        return len(self._parked)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """All that live, waiting or running."""
+        return iter(self._sequences.values())
 
     def add(self, request: SequenceRequest) -> None:
         """Take a sequence in; what cannot be served is refused by its outcome.
@@ -345,6 +359,7 @@ class Scheduler:
                 decode_s=seq.decode_s,
                 num_steps=seq.num_steps,
                 num_preemptions=seq.num_preemptions,
+                peak_lanes=seq.peak_lanes,
             )
         )
 

@@ -85,7 +85,10 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutcome:
-    """The one outcome of a sequence. `message` explains a FAILED or TOO_LARGE one."""
+    """The one outcome of a sequence. `message` explains a FAILED or TOO_LARGE one.
+
+    `peak_lanes`: the most lanes that the batch had while it was in it, all sequences' together.
+    """
 
     seq_id: int
     reason: FinishReason
@@ -96,6 +99,19 @@ class SequenceOutcome:
     decode_s: float = 0.0
     num_steps: int = 0
     num_preemptions: int = 0
+    peak_lanes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientShare:
+    """What one client has in the engine, in one class."""
+
+    client: str
+    priority: Priority
+    num_waiting: int
+    waiting_tokens: int
+    num_running: int
+    num_lanes: int
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +124,7 @@ class Sequence:
             `length - 1` have their KV written, the last one gets it in the next step. See kv_manager.py.
         covered: how many decoder positions `self_blocks` has slots for, for all lanes.
         suspect_length: `length` at which a step raised with it on board; it is innocent once it is longer.
-        started_at … num_preemptions: for its outcome; the two marks are explained in running.py.
+        started_at … peak_lanes: for its outcome; the two marks are explained in running.py.
     """
 
     request: SequenceRequest
@@ -127,6 +143,7 @@ class Sequence:
     num_steps: int = 0
     step_mark: int = 0
     num_preemptions: int = 0
+    peak_lanes: int = 0
 
     @property
     def seq_id(self) -> int:

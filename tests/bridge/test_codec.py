@@ -14,6 +14,8 @@ from nllbd.bridge.codec import (
     MAX_FRAME_BYTES,
     CodecError,
     Heartbeat,
+    Inspect,
+    Inspection,
     Ready,
     Report,
     Start,
@@ -24,8 +26,16 @@ from nllbd.bridge.codec import (
     encode,
     engine_decoder,
 )
-from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineStats
-from nllbd.sched.sequence import FinishReason, Hypothesis, Priority, SearchParams, SequenceOutcome, SequenceRequest
+from nllbd.bridge.protocol import EngineConfig, EngineInfo, EngineSnapshot, EngineStats, StepTime
+from nllbd.sched.sequence import (
+    ClientShare,
+    FinishReason,
+    Hypothesis,
+    Priority,
+    SearchParams,
+    SequenceOutcome,
+    SequenceRequest,
+)
 
 ids = st.integers(0, 2**53)
 tokens = st.lists(st.integers(0, 256_205), max_size=20).map(tuple)
@@ -56,6 +66,15 @@ outcomes = st.builds(
     message=st.text(max_size=5),
 )
 updates = st.builds(Update, ids, st.sampled_from(Priority), seconds)
+snapshots = st.builds(
+    EngineSnapshot,
+    st.lists(st.builds(ClientShare, st.text(max_size=5), st.sampled_from(Priority), ids, ids, ids, ids)).map(tuple),
+    ids,
+    ids,
+    ids,
+    st.lists(st.builds(StepTime, ids, ids, ids, ids, seconds, seconds, seconds), max_size=3).map(tuple),
+    st.none() | st.text(max_size=5),
+)
 to_engine = st.one_of(
     st.builds(Start, st.builds(EngineConfig, model_path=st.text(max_size=9)), seconds),
     st.builds(
@@ -63,6 +82,7 @@ to_engine = st.one_of(
         st.lists(requests, max_size=3).map(tuple),
         st.lists(updates, max_size=3).map(tuple),
         st.lists(ids, max_size=3).map(tuple),
+        st.none() | st.builds(Inspect, ids, st.booleans()),
     ),
 )
 from_engine = st.one_of(
@@ -76,6 +96,7 @@ from_engine = st.one_of(
         st.none() | st.builds(EngineStats),
     ),
     st.builds(Heartbeat, ids, seconds, ids, seconds),
+    st.builds(Inspection, ids, snapshots),
 )
 
 

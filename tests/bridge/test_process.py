@@ -68,6 +68,27 @@ async def test_three_faults_in_a_row_under_load_fail_nobody(kit: Any, fault: sig
     assert all(map(kit.is_echo, asked, outcomes))
 
 
+async def test_a_look_inside_while_it_works_and_when_there_is_nobody(kit: Any) -> None:
+    async with running(kit.config("step_ms=5")) as engine:
+        idle = await engine.inspect(check=True)
+        assert idle is not None
+        assert (idle.clients, idle.integrity) == ((), "")
+        futures = engine.submit(kit.requests(engine, 100))
+        await kit.until(lambda: engine.stats.num_running > 0)
+        busy = await engine.inspect(check=True)
+        assert busy is not None
+        assert busy.integrity == ""
+        assert sum(row.num_running + row.num_waiting for row in busy.clients) > 0
+        assert busy.last_steps
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await kit.until(lambda: engine.state is not EngineState.READY)
+        assert await engine.inspect() is None
+        await asyncio.gather(*futures)
+        counted = engine.stats
+        assert sum(counted.step_counts) == counted.steps
+    assert await engine.inspect() is None
+
+
 async def test_kills_fail_nobody_even_when_one_is_alone(kit: Any) -> None:
     async with running(kit.config("step_ms=20")) as engine:
         asked = kit.request(engine, *range(100, 160))

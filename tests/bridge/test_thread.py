@@ -43,6 +43,17 @@ async def test_translates_and_ends_its_thread(kit: Any) -> None:
     assert engine.submit([kit.request(engine, 5)])[0].result().reason is FinishReason.FAILED
 
 
+async def test_a_look_inside(kit: Any) -> None:
+    async with running(kit.config("step_ms=5")) as engine:
+        futures = engine.submit(kit.requests(engine, 20))
+        await kit.until(lambda: engine.stats.num_running > 0)
+        seen = await engine.inspect(check=True)
+        assert seen is not None
+        assert seen.integrity == ""
+        await asyncio.gather(*futures)
+    assert await engine.inspect() is None
+
+
 async def test_sleeps_when_there_is_nothing_to_do(kit: Any) -> None:
     calls: list[bool] = []
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nllbd.bridge.protocol import EngineInfo
-from nllbd.engine.engine import Engine, Rate
+from nllbd.engine.engine import LAST_STEPS, MAX_CLIENTS_SHOWN, Engine, Rate
 from nllbd.engine.fake import FakeRunner, FakeScript, PlanError
 from nllbd.sched.plan import FatalRunnerError, StepPlan, StepResult
 from nllbd.sched.scheduler import Scheduler
@@ -27,6 +29,10 @@ class WatchedRunner(FakeRunner):
     clock = staticmethod(lambda: 0.0)
     max_num_lanes = max_encode_tokens = 1 << 30
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.peaks: dict[int, int] = {}
+
     def execute(self, plan: StepPlan) -> StepResult:
         if plan.num_lanes > self.max_num_lanes:
             raise PlanError("over the lane budget")
@@ -34,7 +40,12 @@ class WatchedRunner(FakeRunner):
             raise PlanError("over the encode budget")
         if any(item.request.deadline <= self.clock() for item in plan.started):
             raise PlanError("started what had expired")
-        return super().execute(plan)
+        left = {*plan.released, *plan.preempted}
+        present = {*self._live, *(item.request.seq_id for item in plan.started)} - left
+        result = super().execute(plan)
+        for seq_id in present:  # steps that raise are none
+            self.peaks[seq_id] = max(self.peaks.get(seq_id, 0), plan.num_lanes)
+        return result
 
 
 def expected(request: SequenceRequest) -> tuple[FinishReason, tuple[int, ...]]:
@@ -163,6 +174,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert [hypothesis.token_ids for hypothesis in outcome.hypotheses] == [token_ids]
         else:
             assert outcome.hypotheses == ()
+        assert outcome.peak_lanes == self.runner.peaks.get(outcome.seq_id, 0)
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
@@ -207,6 +219,37 @@ def test_it_translates() -> None:
     assert outcomes[1].hypotheses[0].token_ids == (201, 10, 11, 12, 2)
     assert outcomes[2].hypotheses[0].token_ids == (201, 2)
     assert (outcomes[1].num_steps, outcomes[2].num_steps) == (4, 1)
+
+
+def test_a_look_inside() -> None:
+    engine = build(max_num_lanes=4)
+    engine.add([replace(request(seq_id, 10, 11), client="ab"[seq_id % 2]) for seq_id in range(5)])
+    engine.step()
+    seen = engine.inspect(check=True)
+    assert seen.integrity == ""
+    assert {
+        (row.client, row.num_running, row.num_lanes, row.num_waiting, row.waiting_tokens) for row in seen.clients
+    } == {
+        ("a", 2, 4, 1, 4),
+        ("b", 0, 0, 2, 8),
+    }
+    assert (seen.num_clients, seen.num_parked, seen.lane_limit) == (2, 0, 4)
+    assert [(step.num_sequences, step.num_lanes, step.encode_tokens) for step in seen.last_steps] == [(2, 4, 8)]
+    assert sum(engine.stats.step_counts) == engine.stats.steps == 1
+    engine._scheduler.waiting_tokens += 1
+    assert "miscounted" in (engine.inspect(check=True).integrity or "")
+    assert engine.inspect(check=False).integrity is None
+
+
+def test_a_look_inside_is_bounded() -> None:
+    engine = build()
+    engine.add([replace(request(seq_id, *range(10, 40)), client=f"client {seq_id}") for seq_id in range(900)])
+    for _ in range(80):
+        engine.add([replace(request(2000 + engine.stats.steps, *range(10, 40)), client="z")])
+        engine.step()
+    seen = engine.inspect(check=False)
+    assert (len(seen.clients), len(seen.last_steps)) == (MAX_CLIENTS_SHOWN, LAST_STEPS)
+    assert seen.num_clients > MAX_CLIENTS_SHOWN
 
 
 def test_refusals_come_out_of_the_next_step_without_the_runner() -> None:
