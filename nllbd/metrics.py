@@ -12,24 +12,28 @@ that a client merely named.
 from __future__ import annotations
 
 import enum
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from nllbd import __version__
-from nllbd.bridge.protocol import EngineClient, EngineState
+from nllbd.bridge.protocol import STEP_BOUNDS_S, EngineClient, EngineState
 from nllbd.gpu import used_gpu_memory_bytes
+from nllbd.tally import Histogram, Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -41,7 +45,6 @@ class Kind(enum.StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
-    SUMMARY = "summary"
     INFO = "info"
 
 
@@ -83,7 +86,7 @@ CANCELLED = MetricSpec("nllbd_cancelled_total", Kind.COUNTER, "Requests whose cl
 SEGMENTS = MetricSpec(
     "nllbd_segments_total",
     Kind.COUNTER,
-    "Segments by how they were served: translated, repeated within their own request, or passed through untranslated.",
+    "Segments by how they were served: translated, cached, repeated within their request, or passed through.",
     ("result",),
 )
 SEQUENCES = MetricSpec(
@@ -114,6 +117,9 @@ RETRIES = MetricSpec("nllbd_guard_retries_total", Kind.COUNTER, "Segments transl
 DETECTIONS = MetricSpec("nllbd_detections_total", Kind.COUNTER, "Language detections: known or unknown.", ("result",))
 ADMITTED_TOKENS = MetricSpec(
     "nllbd_admitted_tokens", Kind.GAUGE, "Source tokens of accepted requests that are not finished yet."
+)
+AUTH_FAILURES = MetricSpec(
+    "nllbd_authentication_failures_total", Kind.COUNTER, "Requests whose credentials were not good."
 )
 CACHE_REQUESTS = MetricSpec(
     "nllbd_cache_requests_total",
@@ -159,14 +165,30 @@ MEMORY_USAGE = MetricSpec("system_memory_usage_bytes", Kind.GAUGE, "Memory in us
 GPU_MEMORY_USAGE = MetricSpec(
     "gpu_memory_usage_bytes", Kind.GAUGE, "Memory in use on all NVIDIA devices of the machine; 0 without one."
 )
-INFO = MetricSpec("nllbd", Kind.INFO, "Version, model, device and dtype, as labels of the constant 1.")
+INFO = MetricSpec(
+    "nllbd", Kind.INFO, "Versions, the model and its fingerprint, device and dtype, as labels of the constant 1."
+)
+CONFIG_INFO = MetricSpec(
+    "nllbd_config",
+    Kind.INFO,
+    "A fingerprint of the settings in effect: equal on hosts that are set alike. No secret goes into it.",
+)
+CONFIG_RELOADS = MetricSpec(
+    "nllbd_config_reloads_total", Kind.COUNTER, "Reloads of the settings (SIGHUP): ok or failed.", ("result",)
+)
 ENGINE_STATE = MetricSpec(
     "nllbd_engine_state", Kind.GAUGE, "1 for the state the engine is in, 0 for the others.", ("state",)
 )
 TOKENS = MetricSpec(
     "nllbd_tokens_total", Kind.COUNTER, "Tokens the engine encoded (source) and decoded (target).", ("kind",)
 )
-STEP_DURATION = MetricSpec("nllbd_step_duration_seconds", Kind.SUMMARY, "Steps of the engine and the time they took.")
+STEP_DURATION = MetricSpec(
+    "nllbd_step_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time a step of the engine took, planning not included.",
+    (),
+    STEP_BOUNDS_S,
+)
 
 _G, _C = Kind.GAUGE, Kind.COUNTER
 ENGINE_FIGURES = (
@@ -218,6 +240,7 @@ RECORDED = (
     RETRIES,
     DETECTIONS,
     ADMITTED_TOKENS,
+    AUTH_FAILURES,
     CACHE_REQUESTS,
     CACHE_LOOKUP_TIME,
     CACHE_ITEMS,
@@ -229,6 +252,7 @@ RECORDED = (
     REDIS_DURATION,
     TRANSLATION_REQUESTS,
     TRANSLATION_DURATION,
+    CONFIG_RELOADS,
 )
 #: Everything that `/metrics` shows (besides the process_* figures of prometheus-client).
 TABLE = (
@@ -237,6 +261,7 @@ TABLE = (
     MEMORY_USAGE,
     GPU_MEMORY_USAGE,
     INFO,
+    CONFIG_INFO,
     ENGINE_STATE,
     TOKENS,
     STEP_DURATION,
@@ -247,65 +272,53 @@ TABLE = (
 class Metrics:
     """One registry with every metric of `TABLE` in it."""
 
-    def __init__(self, engine: EngineClient | None = None, model: str = "") -> None:
+    def __init__(self, engine: EngineClient | None = None, model: str = "", fingerprint: str = "") -> None:
         self.registry = CollectorRegistry()
-        self._metrics = {spec: _create(spec, self.registry) for spec in RECORDED}
-        self._labelled: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
+        self._tallies = {spec: _tally(spec) for spec in RECORDED if spec.kind is not Kind.HISTOGRAM}
+        self._histograms = {
+            spec: Histogram(spec.name, spec.help, spec.labels, spec.buckets)
+            for spec in RECORDED
+            if spec.kind is Kind.HISTOGRAM
+        }
+        for collector in (*self._tallies.values(), *self._histograms.values()):
+            self.registry.register(collector)
         self.registry.register(_SystemFigures())
         ProcessCollector(registry=self.registry)
         if engine is not None:
-            self.watch_engine(engine, model)
+            self.watch_engine(engine, model, fingerprint)
 
-    def watch_engine(self, engine: EngineClient, model: str) -> None:
-        """Read the engine's figures at every scrape from now on. Call once."""
-        self.registry.register(_EngineFigures(engine, model))
+    def watch_engine(self, engine: EngineClient, model: str, fingerprint: str = "") -> None:
+        """Read the engine's figures at every scrape from now on. Call once. `fingerprint`: the model's."""
+        self.registry.register(_EngineFigures(engine, model, fingerprint))
+
+    def watch_settings(self, read_fingerprint: Callable[[], str]) -> None:
+        """Show the settings' fingerprint at every scrape from now on. Call once."""
+        self.registry.register(_ConfigFigures(read_fingerprint))
 
     def add(self, spec: MetricSpec, amount: float = 1, **labels: str) -> None:
-        """Count up a counter or a gauge."""
-        metric = self._child(spec, labels)
-        assert not isinstance(metric, Histogram)
-        metric.inc(amount)
+        """Count up a counter, or move a gauge. On the event loop only, like `set` and `observe`."""
+        self._tallies[spec].add(amount, labels)
 
     def set(self, spec: MetricSpec, value: float, **labels: str) -> None:
         """Set a gauge."""
-        metric = self._child(spec, labels)
-        assert isinstance(metric, Gauge)
-        metric.set(value)
+        self._tallies[spec].set(value, labels)
 
     def observe(self, spec: MetricSpec, value: float, **labels: str) -> None:
         """Put one value into a histogram."""
-        metric = self._child(spec, labels)
-        assert isinstance(metric, Histogram)
-        metric.observe(value)
+        self._histograms[spec].observe(value, labels)
 
     def value(self, spec: MetricSpec, **labels: str) -> float:
         """Current value of a counter or gauge (0 if never touched); of a histogram, its number of observations."""
-        suffix = "_count" if spec.kind is Kind.HISTOGRAM else ""
-        return self.registry.get_sample_value(spec.name + suffix, labels) or 0.0
+        return (self._histograms if spec.kind is Kind.HISTOGRAM else self._tallies)[spec].value(labels)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The scrape's body and content type. Reads /proc: call it off the event loop."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
-    def _child(self, spec: MetricSpec, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-        if not labels:
-            return self._metrics[spec]
-        key = (spec, *labels.items())
-        child = self._labelled.get(key)
-        if child is None:
-            child = self._labelled[key] = self._metrics[spec].labels(**labels)
-        return child
 
-
-def _create(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    match spec.kind:
-        case Kind.COUNTER:
-            return Counter(spec.name, spec.help, spec.labels, registry=registry)
-        case Kind.HISTOGRAM:
-            return Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)
-        case _:
-            return Gauge(spec.name, spec.help, spec.labels, registry=registry)
+def _tally(spec: MetricSpec) -> Tally:
+    return Tally(spec.name, spec.help, spec.labels, is_counter=spec.kind is Kind.COUNTER)
 
 
 class _SystemFigures(Collector):
@@ -323,12 +336,26 @@ class _SystemFigures(Collector):
         yield _family(GPU_MEMORY_USAGE, used_gpu_memory_bytes())
 
 
+class _ConfigFigures(Collector):
+    """Which settings are in effect, in one word."""
+
+    def __init__(self, read_fingerprint: Callable[[], str]) -> None:
+        self._read = read_fingerprint
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(CONFIG_INFO.name, CONFIG_INFO.help, value={"fingerprint": self._read()})
+
+
 class _EngineFigures(Collector):
     """What the engine says of itself, read at scrape time."""
 
-    def __init__(self, engine: EngineClient, model: str) -> None:
+    def __init__(self, engine: EngineClient, model: str, fingerprint: str) -> None:
         self._engine = engine
         self._model = model
+        self._fingerprint = fingerprint
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -342,15 +369,16 @@ class _EngineFigures(Collector):
         tokens.add_metric(["source"], stats.source_tokens)
         tokens.add_metric(["target"], stats.target_tokens)
         yield tokens
-        yield SummaryMetricFamily(
-            STEP_DURATION.name, STEP_DURATION.help, count_value=stats.steps, sum_value=stats.encode_s + stats.decode_s
-        )
+        bounds = [*map(floatToGoString, STEP_BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(stats.step_counts)), strict=True))
+        yield HistogramMetricFamily(STEP_DURATION.name, STEP_DURATION.help, buckets=buckets, sum_value=stats.step_s)
         states = GaugeMetricFamily(ENGINE_STATE.name, ENGINE_STATE.help, labels=ENGINE_STATE.labels)
         for state in EngineState:
             states.add_metric([state.value], float(state is engine.state))
         yield states
         info = engine.info
-        about = {"version": __version__, "model": self._model}
+        about = {"version": __version__, "python": platform.python_version()}
+        about |= {"model": self._model, "fingerprint": self._fingerprint}
         about |= {"device": info.device, "dtype": info.dtype} if info else {"device": "", "dtype": ""}
         yield InfoMetricFamily(INFO.name, INFO.help, value=about)
 
