@@ -25,6 +25,7 @@ import uvloop
 from aiohttp import web
 
 from nllbd import log
+from nllbd.accounts import Accounts
 from nllbd.announce import Announcement
 from nllbd.assembly import engine_config
 from nllbd.bridge.process import ProcessEngine
@@ -169,6 +170,7 @@ class Daemon:
             checkpoint=checkpoint,
             tokenizer=tokenizer,
             detector=detector,
+            accounts=Accounts.from_settings(settings),
         )
 
     async def _listen(self) -> None:
@@ -197,6 +199,8 @@ class Daemon:
         self._spawn(self._feed_watchdog())
         patience = self._spawn(self._ask_for_time())
         await self._engine.start()
+        self._closers.append(self._context.accounts.close)  # after the engine's: what was translated is booked
+        self._context.accounts.start()
         ready = asyncio.ensure_future(self._engine.wait_ready())
         stop = asyncio.ensure_future(self._stop.wait())
         try:
@@ -211,6 +215,7 @@ class Daemon:
                 task.cancel()
 
     async def _become_ready(self, info: EngineInfo) -> None:
+        await self._context.accounts.wait_settled()
         self._lifecycle.advance(LifecycleState.READY)
         await self._http.accept(inherited=True)
         announcement = Announcement(
@@ -256,6 +261,7 @@ class Daemon:
             self._context.apply(self._settings)
             log.set_level(self._settings.log_level)
             logger.info("settings reloaded", need_restart=cold)
+            self._context.accounts.audit.record("settings.reloaded", need_restart=" ".join(cold))
         if self._lifecycle.is_ready:
             self._notifier.ready()
 

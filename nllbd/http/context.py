@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from nllbd.accounts import Accounts
 from nllbd.bridge.protocol import EngineClient
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
@@ -22,7 +23,10 @@ from nllbd.translator import Translator
 
 @dataclass(slots=True, eq=False)
 class AppContext:
-    """Everything the daemon assembled. `body_timeout_s` is how long a client may take to send a body."""
+    """Everything the daemon assembled. `body_timeout_s` is how long a client may take to send a body.
+
+    `accounts` without a store knows no stored keys and counts usage in memory.
+    """
 
     settings: Settings
     translator: Translator
@@ -33,6 +37,7 @@ class AppContext:
     tokenizer: Tokenizer
     detector: Detector
     body_timeout_s: float = 20.0
+    accounts: Accounts = field(default_factory=Accounts)
     clients: ClientAddresses = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,30 +1,81 @@
 """The one way from every dialect to the translator: whatever is charged, booked or logged of a translation is here.
 
 A dialect's handler parses its request into a job, calls `translate` or `stream`, and renders what comes back.
+
+What counts against a quota, in code points of source text: all texts of a request that was answered, cached or not. Of
+a stream that ended early (its client left, its deadline passed) the segments that were handed out. Nothing of a request
+that failed, was refused, or whose client left before its answer. While a request is under way its characters are held,
+so that requests at the same time cannot pass the quota together.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from aiohttp import web
 
 from nllbd.http.context import CONTEXT, EXCHANGE
-from nllbd.job import SegmentEvent, TranslationJob, TranslationResult
+from nllbd.job import SegmentEvent, TranslationJob, TranslationResult, Usage
+from nllbd.principal import Principal
+from nllbd.store.records import UsageEntry
+from nllbd.store.usage import utc_today
+
+#: All anonymous senders together: their addresses have no bound, and no quota.
+ANONYMOUS_ACCOUNT = "anonymous"
 
 
 async def translate(request: web.Request, job: TranslationJob) -> TranslationResult:
-    """The answer to a job. Raises what `Translator.translate` raises."""
-    result = await request.app[CONTEXT].translator.translate(job)
-    request[EXCHANGE].usage = result.usage
+    """The answer to a job. Raises QuotaExceeded, and what `Translator.translate` raises."""
+    with _quota(request, job):
+        result = await request.app[CONTEXT].translator.translate(job)
+        _book(request, result.usage)
     return result
 
 
 async def stream(request: web.Request, job: TranslationJob) -> AsyncGenerator[SegmentEvent | TranslationResult, None]:
-    """A job's segments as they become final, then its result. Raises what `Translator.stream` raises."""
-    async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
-        async for event in events:
-            if isinstance(event, TranslationResult):
-                request[EXCHANGE].usage = event.usage
-            yield event
+    """A job's segments as they become final, then its result. Raises as `translate` does."""
+    characters = segments = 0
+    is_booked = False
+    with _quota(request, job):
+        try:
+            async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
+                async for event in events:
+                    if isinstance(event, TranslationResult):
+                        is_booked = True
+                        _book(request, event.usage)
+                    else:
+                        start, end = event.source_span
+                        characters, segments = characters + end - start, segments + 1
+                    yield event
+        finally:
+            if segments and not is_booked:
+                _book(request, Usage(characters=characters, segments=segments))
+
+
+def account_of(principal: Principal) -> str:
+    """What a sender's usage is booked on."""
+    return ANONYMOUS_ACCOUNT if principal.is_anonymous else principal.id
+
+
+@contextmanager
+def _quota(request: web.Request, job: TranslationJob) -> Iterator[None]:
+    principal = request[EXCHANGE].principal
+    characters = sum(map(len, job.texts))
+    with request.app[CONTEXT].accounts.usage.hold(account_of(principal), characters, principal.monthly_characters):
+        yield
+
+
+def _book(request: web.Request, usage: Usage) -> None:
+    exchange = request[EXCHANGE]
+    exchange.usage = usage
+    entry = UsageEntry(
+        account=account_of(exchange.principal),
+        day=utc_today(),
+        characters=usage.characters,
+        requests=1,
+        segments=usage.segments,
+        source_tokens=usage.source_tokens,
+        target_tokens=usage.target_tokens,
+    )
+    request.app[CONTEXT].accounts.usage.book(entry)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from nllbd.principal import Scope
+from nllbd.principal import Principal, Scope
 from nllbd.sched.sequence import Priority
 
 
@@ -25,7 +25,11 @@ class KeyLimits:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A stored API key. `id` is public (it is in logs, usage and `nllbd keys list`); `digest` is 32 bytes."""
+    """A stored API key. `id` is public (it is in logs, usage and `nllbd keys list`); `digest` is 32 bytes.
+
+    A key that replaces another (rotation) stays in its `family`, the id of the first one: usage, quota, rate bucket and
+    cache go on as they were. None = the key is the first.
+    """
 
     id: str
     name: str
@@ -36,6 +40,45 @@ class KeyRecord:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     replaces: str | None = None
+    family: str | None = None
+
+    @property
+    def account(self) -> str:
+        """What usage is booked on: the `id` of the key's Principal."""
+        return f"key:{self.family or self.id}"
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether the key is good at `now`."""
+        is_revoked = self.revoked_at is not None and self.revoked_at <= now
+        is_expired = self.expires_at is not None and self.expires_at <= now
+        return not (is_revoked or is_expired)
+
+    def principal(self) -> Principal:
+        """Who sends a request with this key."""
+        return Principal(
+            id=self.account,
+            name=self.name,
+            scopes=self.scopes,
+            key_id=self.id,
+            rate_per_minute=self.limits.rate_per_minute,
+            rate_burst=self.limits.rate_burst,
+            monthly_characters=self.limits.monthly_characters,
+            top_priority=self.limits.top_priority,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanges:
+    """What became of keys and sessions since an earlier look.
+
+    `generation` is how far this look goes: give it to the next one. `keys` are all that changed, revoked ones too;
+    `revoked_sessions` are ids. `is_complete`: nothing that is not in here exists.
+    """
+
+    generation: int
+    keys: tuple[KeyRecord, ...]
+    revoked_sessions: frozenset[str]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""Keys, usage and audit log as the daemon uses them: opens the store in the background, and keeps memory and database
+together from then on.
+
+What requests need (`keys`, `usage`, `audit`) is there at once and never waits for the database, which may be away for
+as long as it likes. SQLAlchemy is imported in a thread while the engine loads. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nllbd import __version__, log
+from nllbd.config import Settings
+from nllbd.config.table import state_folder
+from nllbd.errors import NllbdError, StoreUnavailable
+from nllbd.store.audit import AuditLog
+from nllbd.store.journal import Journal
+from nllbd.store.keys import KeyCache
+from nllbd.store.usage import FLUSH_S, UsageMeter
+
+if TYPE_CHECKING:
+    from nllbd.store.store import Store
+
+#: How long the daemon's start waits for a database that may be there any moment.
+OPEN_S = 5.0
+_RETRY_S = 1.0
+_MAX_RETRY_S = 10.0
+_CLOSE_S = 6.0
+_TIDY_EVERY_S = 24 * 3600.0
+_KEEP_BATCHES = timedelta(days=30)
+_KEEP_SESSIONS = timedelta(days=30)
+
+_DATABASE = "nllbd.db"
+_JOURNAL = "usage"
+
+logger = log.get_logger(__name__)
+
+
+def store_url(settings: Settings) -> str:
+    """Where the database is: `database_url`, else a file in the state folder."""
+    return settings.database_url or f"sqlite+aiosqlite:///{state_folder().absolute() / _DATABASE}"
+
+
+class Accounts:
+    """One daemon's view of the store. One event loop.
+
+    Attributes:
+        keys: the stored keys, in memory.
+        usage: bookings and this month's totals.
+        audit: what an operator will want to know of later.
+    """
+
+    def __init__(self, url: str = "", journal_folder: Path | None = None) -> None:
+        """With `url` "" there is no store: stored keys are unknown, usage is counted in memory only."""
+        self._url = url
+        journal, left_behind = _open_journal(journal_folder)
+        self.keys = KeyCache()
+        self.usage = UsageMeter(journal, left_behind)
+        self.audit = AuditLog(actor=f"daemon:{os.uname().nodename}:{os.getpid()}")
+        self._store: Store | None = None
+        self._opened = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Accounts:
+        return cls(store_url(settings), state_folder() / _JOURNAL)
+
+    @property
+    def store(self) -> Store:
+        """The database, for what is not on the translation path. Raises StoreUnavailable until it is open."""
+        if self._store is None:
+            raise StoreUnavailable("the database cannot be reached; try again shortly")
+        return self._store
+
+    @property
+    def is_open(self) -> bool:
+        return self._store is not None
+
+    def start(self) -> None:
+        """Begin to open the store; it goes on in the background until it is open."""
+        self.audit.record("daemon.started", version=__version__)
+        if self._url:
+            self._tasks.append(asyncio.create_task(self._run()))
+
+    async def wait_settled(self, timeout_s: float = OPEN_S) -> None:
+        """Return when the store is open and its keys are known, or it is clear that this will not be soon."""
+        if not self._url:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._opened, self._failed)]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def close(self) -> None:
+        """Flush within a time limit; what the database does not take stays in the journal."""
+        self.audit.record("daemon.stopped")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError, StoreUnavailable):
+            async with asyncio.timeout(_CLOSE_S):
+                if self._store is not None:
+                    await self.audit.flush(self._store)
+        store = self._store
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self.usage.close(store)
+        except TimeoutError:
+            logger.warning("usage is left in the journal: the database took too long")
+        if store is not None:
+            await store.close()
+
+    async def _run(self) -> None:
+        store = await self._open()
+        self.keys.attach(store)
+        self._store = store
+        await asyncio.gather(self.keys.run(), self._flush_for_ever(store), self._load_totals(store), self._tidy(store))
+
+    async def _open(self) -> Store:
+        """Try until it works. A wrong URL is said once, like an outage: the rest of the daemon serves."""
+        pause_s = _RETRY_S
+        while True:
+            try:
+                module = await asyncio.to_thread(importlib.import_module, "nllbd.store.store")
+                return await module.Store.open(self._url)  # type: ignore[no-any-return]
+            except NllbdError as error:
+                if not self._failed.is_set():
+                    logger.error("the database cannot be opened; stored keys are refused", reason=error.message)
+                self._failed.set()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MAX_RETRY_S)
+
+    async def _load_totals(self, store: Store) -> None:
+        await self.keys.refresh()
+        while True:
+            with suppress(StoreUnavailable):
+                await self.usage.load(store)
+                break
+            await asyncio.sleep(_RETRY_S)
+        self._opened.set()
+
+    async def _flush_for_ever(self, store: Store) -> None:
+        was_away_since: float | None = None
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self.usage.flush(store)
+                await self.audit.flush(store)
+            except StoreUnavailable as error:
+                if was_away_since is None:
+                    was_away_since = time.monotonic()
+                    logger.warning("usage cannot be written; it is kept", reason=error.message)
+            except Exception:
+                logger.exception("flush of usage and audit")
+            else:
+                if was_away_since is not None:
+                    logger.info("usage is written again", away_s=round(time.monotonic() - was_away_since, 1))
+                was_away_since = None
+
+    async def _tidy(self, store: Store) -> None:
+        while True:
+            now = datetime.now(UTC)
+            with suppress(NllbdError):
+                await store.tidy(
+                    batches_before=now - _KEEP_BATCHES, sessions_before=now - _KEEP_SESSIONS, audit_before=None
+                )
+            await asyncio.sleep(_TIDY_EVERY_S)
+
+
+def _open_journal(folder: Path | None) -> tuple[Journal | None, list[str]]:
+    if folder is None:
+        return None, []
+    try:
+        return Journal.open(folder)
+    except OSError as error:
+        logger.error("no usage journal: what is not in the database is lost with this process", reason=str(error))
+        return None, []
