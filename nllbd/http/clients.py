@@ -1,4 +1,6 @@
-"""Who is calling: the peer's address, or the one a trusted proxy forwards. Used for fairness and the access log."""
+"""Who is calling: the peer's address, or the one a trusted proxy forwards, and the network that counts as one caller.
+Used for limits, fairness and the access log.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from aiohttp import web
 
 from nllbd import log
+from nllbd.principal import Principal, anonymous
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 _MAX_HOPS = 20
+#: What one IPv6 subscriber has at least (RFC 6177): whoever has one address of it has 2^64.
+_IPV6_PREFIX = 64
 
 logger = log.get_logger(__name__)
 
@@ -31,9 +36,9 @@ class ClientAddresses:
     def find(self, request: web.BaseRequest) -> str:
         """The client's address as text; `unix` for an unnamed peer of a unix socket."""
         peer = _peer(request)
-        forwarded = request.headers.getall("X-Forwarded-For", [])
-        if not forwarded:
+        if "X-Forwarded-For" not in request.headers:
             return peer
+        forwarded = request.headers.getall("X-Forwarded-For")
         if not self._trusts(peer):
             self._warn_once()
             return peer
@@ -57,6 +62,23 @@ class ClientAddresses:
         if not self._has_warned:
             self._has_warned = True
             logger.warning("ignored X-Forwarded-For from a peer that is not in trusted_proxies; said only once")
+
+
+@lru_cache(maxsize=16_384)
+def network_of(client: str) -> str:
+    """What counts as one caller: an IPv4 address, an IPv6 network of 64 bits, `unix`."""
+    address = _parse(client)
+    if not isinstance(address, IPv6Address):
+        return client
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((int(address) >> _IPV6_PREFIX << _IPV6_PREFIX, _IPV6_PREFIX)))
+
+
+@lru_cache(maxsize=16_384)
+def stranger(client: str) -> Principal:
+    """The sender without credentials from this address."""
+    return anonymous(network_of(client))
 
 
 def _peer(request: web.BaseRequest) -> str:

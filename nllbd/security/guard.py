@@ -1,0 +1,60 @@
+"""Everything of security in one object, for HTTP to ask and for the daemon to start, reload and stop."""
+
+from __future__ import annotations
+
+from nllbd.config import Settings
+from nllbd.redis_client import RedisLink
+from nllbd.security.attempts import FailedAttempts
+from nllbd.security.authenticator import Authenticator
+from nllbd.security.ports import Accounts
+from nllbd.security.rates import RateLimiter
+from nllbd.security.redis_buckets import RedisBuckets
+from nllbd.security.sessions import Sessions
+from nllbd.security.tokens import Tokens
+
+
+class Guard:
+    """`is_exposed`: strangers can reach a socket of ours, so nobody comes in unknown unless that is allowed."""
+
+    def __init__(self, settings: Settings, accounts: Accounts | None = None, redis: RedisLink | None = None) -> None:
+        self.is_exposed = False
+        self._keys = accounts.keys if accounts is not None else None
+        self._had_keys = False
+        self._settings = settings
+        self.sessions = Sessions(accounts)
+        self.authenticator = Authenticator(settings, Tokens(settings), self._keys, self.sessions)
+        self.attempts = FailedAttempts(audit=accounts.audit if accounts is not None else None)
+        self.rates = RateLimiter(settings, RedisBuckets(redis) if redis is not None else None)
+
+    def apply(self, settings: Settings) -> None:
+        """Take over what changed live. Raises ConfigError, and changes nothing, when the JWKS file is not good.
+
+        Reads files: call it off the event loop's thread, or where a file's read does not matter.
+        """
+        tokens = Tokens(settings)
+        self._settings = settings
+        self.authenticator.apply(settings, tokens)
+        self.rates.apply(settings)
+
+    @property
+    def checks_credentials(self) -> bool:
+        """Whether credentials mean anything here. Where none are set and only this machine can connect they do not:
+        a client that must send some kind of key (DeepL's) is let in whatever it sends."""
+        return self.has_credentials or self.is_exposed
+
+    @property
+    def lets_anonymous_in(self) -> bool:
+        """Whether a request without credentials is served: where that is allowed, or nothing is set to ask for."""
+        return self._settings.allow_anonymous or not self.checks_credentials
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anybody could be authenticated. Once keys were stored it stays true until a restart: the last key's
+        expiry must not open the door. A database that was named and never answered may hold keys, too."""
+        if self._had_keys or self.authenticator.is_configured:
+            return True
+        keys = self._keys
+        if keys is not None and (keys.num_keys or (self._settings.database_url and not keys.is_current)):
+            self._had_keys = bool(keys.num_keys)
+            return True
+        return False
