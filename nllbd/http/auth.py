@@ -94,7 +94,7 @@ async def _identify(request: web.Request, exchange: Exchange, guard: Guard, cred
     """Set the request's principal. Who fails is counted by address, and told of without the credential."""
     credential = credentials[0]
     if len(credentials) > 1 and len(set(credentials)) > 1:
-        raise InvalidValue("the request carries two different credentials; send one", field=hdrs.AUTHORIZATION)
+        raise InvalidValue("the request carries two different credentials; send one", field="Authorization")
     network, digest = network_of(exchange.client), digest_of(credential)
     guard.attempts.check(network, digest)
     try:
