@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+
 from nllbd.bridge.protocol import EngineConfig
+from nllbd.cache.cache import SegmentCache
+from nllbd.cache.code import code_fingerprint
+from nllbd.cache.entry import Sealer
+from nllbd.cache.remote import RemoteCache
+from nllbd.cache.secret import load_secret
 from nllbd.checkpoint import Checkpoint
-from nllbd.config import Settings
+from nllbd.config import Settings, state_folder
+from nllbd.errors import ConfigError
 from nllbd.job import default_params, max_segment_tokens
+from nllbd.metrics import Metrics
+from nllbd.redis_client import RedisLink
 
 _FRAME_TOKENS = 2  # language code and `</s>` around every source
 
@@ -27,4 +37,38 @@ def engine_config(settings: Settings, checkpoint: Checkpoint) -> EngineConfig:
         max_waiting_segments=settings.max_waiting_segments,
         max_waiting_tokens=settings.max_waiting_tokens,
         runner=settings.runner,
+    )
+
+
+def redis_link(settings: Settings, metrics: Metrics) -> RedisLink | None:
+    """The one link to Redis, for cache and limits alike; None where no Redis is set. Start it, and close it at the end.
+
+    Raises ConfigError for a URL that means nothing; whether anybody answers there is not looked at.
+    """
+    if settings.redis_url is None:
+        return None
+    try:
+        return RedisLink(settings.redis_url, metrics=metrics)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"{settings.origin('redis_url')}: redis_url is no URL of a Redis server; "
+            "expected such as redis://:password@host:6379/0",
+            field="redis_url",
+        ) from None
+
+
+def segment_cache(
+    settings: Settings, checkpoint: Checkpoint, metrics: Metrics, link: RedisLink | None = None
+) -> SegmentCache:
+    """The cache of translated segments. Reads our own sources, and the state folder if Redis is used: blocking."""
+    sealer = Sealer(load_secret(settings.cache_secret, state_folder()) if link else secrets.token_bytes(32))
+    return SegmentCache(
+        name_key=sealer.name_key,
+        code=code_fingerprint(),
+        model=checkpoint.fingerprint,
+        runner=settings.runner,
+        ttl_s=settings.cache_ttl_s,
+        max_items=settings.cache_max_items,
+        metrics=metrics,
+        remote=RemoteCache(link, sealer, metrics) if link else None,
     )

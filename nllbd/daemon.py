@@ -27,9 +27,10 @@ from aiohttp import web
 from nllbd import log
 from nllbd.accounts import Accounts
 from nllbd.announce import Announcement
-from nllbd.assembly import engine_config
+from nllbd.assembly import engine_config, redis_link, segment_cache
 from nllbd.bridge.process import ProcessEngine
 from nllbd.bridge.protocol import EngineInfo
+from nllbd.cache.cache import SegmentCache
 from nllbd.checkpoint import read_checkpoint, resolve_model
 from nllbd.config import Settings, load_settings
 from nllbd.errors import NllbdError
@@ -38,11 +39,13 @@ from nllbd.http.context import AppContext
 from nllbd.http.server import count_silent, make_runner
 from nllbd.job import cap_warning
 from nllbd.lifecycle import Lifecycle, LifecycleState
-from nllbd.metrics import Metrics
+from nllbd.metrics import CONFIG_RELOADS, Metrics
+from nllbd.redis_client import RedisLink
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
 from nllbd.systemd import Notifier, inherit_sockets
 from nllbd.text.detect import Detector
 from nllbd.text.tokenizer import Tokenizer
+from nllbd.tracing import open_tracing
 from nllbd.translator import Translator
 
 BACKLOG = 1024
@@ -62,12 +65,14 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
 
     Raises ConfigError, CheckpointError or InternalError when it cannot start.
     """
-    output = log.configure(settings.log_level, settings.log_format)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.configure(settings.log_level, settings.log_format).close)
+        if settings.sentry_dsn is not None:
+            from nllbd.sentry import reporting  # an SDK that nobody else needs
+
+            stack.enter_context(reporting(settings.sentry_dsn))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, reload or load_settings).serve())
-    finally:
-        output.close()
     return 0
 
 
@@ -111,6 +116,8 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._context: AppContext
         self._engine: ProcessEngine
+        self._cache: SegmentCache
+        self._redis: RedisLink | None = None
         self._http: _Endpoint
         self._metrics: _Endpoint
 
@@ -152,7 +159,11 @@ class Daemon:
         tokenizer = Tokenizer(checkpoint)
         detector = Detector(tokenizer.languages, settings.detect_threshold)
         self._engine = ProcessEngine(engine_config(settings, checkpoint))
-        metrics = Metrics(self._engine, checkpoint.name)
+        metrics = Metrics(self._engine, checkpoint.name, checkpoint.fingerprint)
+        metrics.watch_settings(lambda: self._settings.fingerprint)
+        tracing = open_tracing(settings.otlp_endpoint)
+        self._redis = redis_link(settings, metrics)
+        self._cache = segment_cache(settings, checkpoint, metrics, self._redis)
         translator = Translator(
             engine=self._engine,
             tokenizer=tokenizer,
@@ -160,6 +171,8 @@ class Daemon:
             checkpoint=checkpoint,
             settings=settings,
             metrics=metrics,
+            cache=self._cache,
+            tracing=tracing,
         )
         self._context = AppContext(
             settings=settings,
@@ -171,6 +184,7 @@ class Daemon:
             tokenizer=tokenizer,
             detector=detector,
             accounts=Accounts.from_settings(settings),
+            tracing=tracing,
         )
 
     async def _listen(self) -> None:
@@ -199,6 +213,9 @@ class Daemon:
         self._spawn(self._feed_watchdog())
         patience = self._spawn(self._ask_for_time())
         await self._engine.start()
+        self._closers.append(self._close_cache)
+        if self._redis is not None:
+            self._redis.start()
         self._closers.append(self._context.accounts.close)  # after the engine's: what was translated is booked
         self._context.accounts.start()
         ready = asyncio.ensure_future(self._engine.wait_ready())
@@ -256,11 +273,13 @@ class Daemon:
             fresh = await asyncio.to_thread(self._reload)
         except NllbdError as error:
             logger.error("settings not reloaded", reason=error.message)
+            self._context.metrics.add(CONFIG_RELOADS, result="failed")
         else:
             self._settings, cold = self._settings.reloaded(fresh)
             self._context.apply(self._settings)
             log.set_level(self._settings.log_level)
             logger.info("settings reloaded", need_restart=cold)
+            self._context.metrics.add(CONFIG_RELOADS, result="ok")
             self._context.accounts.audit.record("settings.reloaded", need_restart=" ".join(cold))
         if self._lifecycle.is_ready:
             self._notifier.ready()
@@ -315,6 +334,7 @@ class Daemon:
                 logger.exception("shutdown")
         if hasattr(self, "_context"):
             self._context.translator.close()
+            await asyncio.to_thread(self._context.tracing.close)
         self._notifier.close()
         logger.info("stopped")
 
@@ -322,6 +342,11 @@ class Daemon:
         endpoint.stop_accepting()
         if not self._stop_at_once.is_set():
             await endpoint.runner.cleanup()
+
+    async def _close_cache(self) -> None:
+        await self._cache.close()
+        if self._redis is not None:
+            await self._redis.close()
 
     async def _stop_engine(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

@@ -16,11 +16,16 @@ from nllbd.sched.sequence import FinishReason, Priority, SearchParams, SequenceO
 
 @dataclass(frozen=True, slots=True)
 class SegmentKey:
-    """What makes two segments the same work: the ids hold the source language, the params everything else."""
+    """What makes two segments the same work: the ids hold the source language, the params everything else.
+
+    `tenant` keeps apart those who must not notice each other: whoever joins is served sooner, and could tell from it
+    that somebody is having this very sentence translated.
+    """
 
     source_ids: tuple[int, ...]
     target_id: int
     params: SearchParams
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class TranslationJob:
 
     Languages are names that `Languages.resolve` knows (FLORES, BCP-47, ISO, English); `source_lang=None` means detect,
     text by text. None in a search setting means: not asked for. `client` and `request_id` are the two levels of
-    fairness in the scheduler. Where detection is not sure enough: `fallback_lang` if there is one, else the likeliest
+    fairness in the scheduler; `tenant` is who may see its cached translations, "" = everybody. Where detection is not sure enough: `fallback_lang` if there is one, else the likeliest
     language if `guess_language`, else an error. `field` is what the request calls its texts: errors then name
     `text[3]`, or `text` alone when the request gave one string (`is_list` false).
     """
@@ -48,6 +48,7 @@ class TranslationJob:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     client: str = ""
+    tenant: str = ""
     request_id: str = ""
     field: str = "text"
     is_list: bool = False
@@ -75,7 +76,10 @@ class TextTranslation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a job cost. Tokens include language code and `</s>`; times are the slowest segment's, in seconds."""
+    """What a job cost. `cached_segments` of its `segments` came from the cache; tokens are those of the others, language
+    code and `</s>` included; times are the slowest segment's, in seconds. `peak_lanes`: the most lanes of the batch, all
+    requests' together, while segments of this one were in it.
+    """
 
     characters: int = 0
     segments: int = 0
@@ -85,6 +89,8 @@ class Usage:
     queue_s: float = 0.0
     encode_s: float = 0.0
     decode_s: float = 0.0
+    beams: int = 0
+    peak_lanes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,3 +46,13 @@ class Principal:
 def anonymous(address: str) -> Principal:
     """The sender without credentials, where such are let in."""
     return Principal(id=f"address:{address}")
+
+
+def cache_tenant(principal: Principal, scope: str | None) -> str:
+    """Whose cached translations a sender sees: the id of whoever shares them with nobody, "" = everybody's.
+
+    `scope` is the setting `cache_scope`. Without it those who are known apart, by a stored key or a JWT, are kept
+    apart; the holders of the one configured key, and anonymous senders, share.
+    """
+    is_known = principal.key_id is not None or principal.session_id is not None or principal.id.startswith("jwt:")
+    return principal.id if scope == "key" or (scope is None and is_known) else ""

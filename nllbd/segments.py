@@ -1,20 +1,22 @@
 """One segment on its way through the engine: the ways to write it, its hypotheses, the guards, one retry.
 
-A cache of finished segments belongs into `SegmentTranslator.translate`: looked up before the first attempt and filled
-after the guards have had their say. Knows no documents and no HTTP.
+What comes of it fills the cache, once the guards have had their say. Knows no documents and no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from nllbd import metrics as m
 from nllbd.bridge.protocol import EngineClient, EngineState
+from nllbd.cache.cache import SegmentCache
+from nllbd.cache.entry import Entry
 from nllbd.errors import DeadlineExceeded, InternalError, NllbdError, NotReady, Overloaded, TextTooLong
 from nllbd.inflight import InflightTable, SegmentKey, Waiter
 from nllbd.languages import Language
@@ -24,6 +26,7 @@ from nllbd.sched.sequence import FinishReason, SearchParams, SequenceOutcome
 from nllbd.text import guard
 from nllbd.text.protect import Restored, Way, ways
 from nllbd.text.tokenizer import Tokenizer
+from nllbd.tracing import NO_TRACING, Tracing
 
 TRUNCATED = "truncated"
 _STARTS_A_TURN = 16
@@ -48,7 +51,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a segment is wanted, and by whom. `field` names the text in errors."""
+    """How a segment is wanted, and by whom. `field` names the text in errors; without `cache_name` nothing is kept."""
 
     target: Language
     target_id: int
@@ -56,15 +59,22 @@ class Order:
     max_num_beams: int
     waiter: Waiter
     field: str
+    tenant: str = ""
+    cache_name: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentTranslation:
-    """What came of a segment: translations best first, what is to be said about the best, and what it took."""
+    """What came of a segment: translations best first, what is to be said about the best, and what it took.
+
+    `is_cached`: it took nothing. `is_lasting`: the same would come of it at any other time.
+    """
 
     texts: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     outcomes: tuple[SequenceOutcome, ...] = ()
+    is_cached: bool = False
+    is_lasting: bool = True
 
 
 def prepare(core: str, source: Language, tokenizer: Tokenizer) -> Segment:
@@ -77,16 +87,39 @@ class SegmentTranslator:
     """Translates segments, identical ones in flight only once. One event loop."""
 
     def __init__(
-        self, engine: EngineClient, inflight: InflightTable, tokenizer: Tokenizer, metrics: Metrics, pacer: Pacer
+        self,
+        engine: EngineClient,
+        inflight: InflightTable,
+        tokenizer: Tokenizer,
+        metrics: Metrics,
+        pacer: Pacer,
+        cache: SegmentCache | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._engine = engine
         self._inflight = inflight
         self._tokenizer = tokenizer
         self._metrics = metrics
         self._pacer = pacer
+        self._cache = cache
+        self._tracing = tracing
 
     async def translate(self, segment: Segment, order: Order) -> SegmentTranslation:
-        """A segment's translation, tried once more where the guards say that it is worth it. Raises NllbdError."""
+        """A segment's translation, tried once more where the guards say that it is worth it. Raises NllbdError.
+
+        The cache was asked for all of a request's segments at once (`Translator`); here it is looked into once more,
+        for a moment ago somebody else may have finished the same.
+        """
+        if self._cache is None or order.cache_name is None:
+            return await self._translate(segment, order)
+        if known := self._cache.peek(order.cache_name):
+            return from_cache(known)
+        found = await self._translate(segment, order)
+        if found.is_lasting:
+            self._cache.keep(order.cache_name, Entry(found.texts, found.warnings))
+        return found
+
+    async def _translate(self, segment: Segment, order: Order) -> SegmentTranslation:
         found = await self._try_ways(segment, order, order.params)
         advised = guard.retry_params(found.warnings, order.params, order.max_num_beams)
         if advised is not None:
@@ -103,7 +136,7 @@ class SegmentTranslator:
         try:
             again = await self._try_ways(segment, order, params)
         except NllbdError:
-            return first
+            return replace(first, is_lasting=False)
         better = again if len(again.warnings) < len(first.warnings) else first
         return SegmentTranslation(better.texts, better.warnings, first.outcomes + again.outcomes)
 
@@ -133,9 +166,11 @@ class SegmentTranslator:
         return [way.restore([texts[min(rank, len(texts) - 1)] for texts in decoded]) for rank in range(num_hypotheses)]
 
     async def _run(self, source_ids: _Ids, order: Order, params: SearchParams) -> SequenceOutcome:
-        key = SegmentKey(source_ids, order.target_id, params)
+        key = SegmentKey(source_ids, order.target_id, params, order.tenant)
         self._metrics.add(m.SEQUENCES, result="joined" if self._inflight.holds(key) else "submitted")
+        began_s = time.time()
         outcome = await self._inflight.get(key, order.waiter)
+        self._tracing.sequence(began_s, outcome.queue_s, outcome.encode_s, outcome.decode_s)
         self._check(outcome, order.field)
         self._metrics.observe(m.QUEUE_TIME, outcome.queue_s)
         self._metrics.observe(m.ENCODE_TIME, outcome.encode_s)
@@ -160,6 +195,11 @@ class SegmentTranslator:
             case _:
                 error = InternalError("the engine fails on a sentence of this text", field=field)
         raise error
+
+
+def from_cache(entry: Entry) -> SegmentTranslation:
+    """A translation that was kept."""
+    return SegmentTranslation(entry.texts, entry.warnings, is_cached=True)
 
 
 async def gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,7 +1,8 @@
 """The heart of the request side: a job's texts become segments, the segments sequences in the engine, and back.
 
-In order: plan (document.py) → admit whole or refuse whole (admission.py) → translate the segments in windows
-(segments.py), identical ones in flight only once (inflight.py) → assemble. Knows no HTTP and no tensor.
+In order: plan (document.py) → take over what the cache knows → admit the rest whole or refuse it whole (admission.py) →
+translate its segments in windows (segments.py), identical ones in flight only once (inflight.py) → assemble. Knows no
+HTTP and no tensor.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TypeVar
 from nllbd import metrics as m
 from nllbd.admission import Admission, Ticket
 from nllbd.bridge.protocol import EngineClient
+from nllbd.cache.cache import SegmentCache
+from nllbd.cache.key import Namer, Recipe
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
 from nllbd.document import Key, Planner, TextPlan, Translations, assemble
@@ -38,19 +41,23 @@ from nllbd.languages import Language
 from nllbd.metrics import Metrics
 from nllbd.pacing import Pacer
 from nllbd.sched.sequence import SearchParams
-from nllbd.segments import Order, Segment, SegmentTranslator, gather
+from nllbd.segments import Order, Segment, SegmentTranslator, from_cache, gather
 from nllbd.streaming import EventOrder
 from nllbd.text.detect import Detection, Detector
 from nllbd.text.tokenizer import Tokenizer
+from nllbd.tracing import NO_TRACING, Tracing
 
 _INLINE_CHARACTERS = 1_000  # more text than this is planned in a thread: it is milliseconds of work
 _MIN_WINDOW = 32
+_NAMES_A_SLICE = 64
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A job under way. `segments` are its distinct ones, each with the index of the text where it first occurs."""
+    """A job under way. `segments` are its distinct ones, each with the index of the text where it first occurs; `names`
+    are theirs in the cache.
+    """
 
     job: TranslationJob
     target: Language
@@ -59,6 +66,7 @@ class _Run:
     deadline: float
     plans: list[TextPlan] = field(default_factory=list)
     segments: dict[Key, tuple[int, Segment]] = field(default_factory=dict)
+    names: dict[Key, bytes] = field(default_factory=dict)
     num_occurrences: int = 0
     done: Translations = field(default_factory=dict)
     emit: Callable[[SegmentEvent], None] | None = None
@@ -76,6 +84,8 @@ class Translator:
         checkpoint: Checkpoint,
         settings: Settings,
         metrics: Metrics,
+        cache: SegmentCache | None = None,
+        tracing: Tracing = NO_TRACING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_settings(settings, checkpoint)
@@ -85,12 +95,14 @@ class Translator:
         self._checkpoint = checkpoint
         self._settings = settings
         self._metrics = metrics
+        self._cache = cache
         self._clock = clock
+        self._tracing = tracing
         self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nllbd-text")
         self._pacer = Pacer()
         self.inflight = InflightTable(engine, clock)
-        self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics, self._pacer)
+        self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics, self._pacer, cache, tracing)
         self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
 
     def close(self) -> None:
@@ -99,6 +111,8 @@ class Translator:
     def apply(self, settings: Settings) -> None:
         """Take over settings that changed live; jobs under way keep theirs."""
         self._settings = settings
+        if self._cache is not None:
+            self._cache.apply(settings.cache_ttl_s, settings.cache_max_items)
 
     async def translate(self, job: TranslationJob) -> TranslationResult:
         """Translate all texts of a job.
@@ -140,7 +154,9 @@ class Translator:
         run = _Run(job, target, self._tokenizer.language_id(target.code), params, started + timeout, emit=emit)
         try:
             async with asyncio.timeout(timeout):
-                await self._plan(run, source)
+                with self._tracing.span("plan"):
+                    await self._plan(run, source)
+                await self._recall(run)
                 await self._translate_admitted(run)
         except TimeoutError:
             raise self._too_late(run, timeout) from None
@@ -174,12 +190,26 @@ class Translator:
             run.num_occurrences += sum(part.key is not None for part in plan.parts)
             passed += sum(part.key is None and not (part.before + part.after).isspace() for part in plan.parts)
         self._count_segments("passed_through", passed)
-        self._count_segments("translated", len(run.segments))
         self._count_segments("repeated", run.num_occurrences - len(run.segments))
 
+    async def _recall(self, run: _Run) -> None:
+        """Take over what the cache knows: one look for all segments."""
+        cache, info = self._cache, self._engine.info
+        if cache is not None and cache.is_on and info is not None:
+            recipe = Recipe(run.target.code, run.params, max_beams(self._settings), run.job.tenant)
+            name = cache.namer(info.device, info.dtype, recipe)
+            keys = list(run.segments)
+            for first in range(0, len(keys), _NAMES_A_SLICE):
+                run.names |= await self._pacer.run(partial(_name_all, name, keys[first : first + _NAMES_A_SLICE]))
+            known = await cache.find(tuple(run.names.values()))
+            run.done |= {key: from_cache(known[name]) for key, name in run.names.items() if name in known}
+        self._count_segments("cached", len(run.done))
+        self._count_segments("translated", len(run.segments) - len(run.done))
+
     async def _translate_admitted(self, run: _Run) -> None:
-        tokens = sum(segment.num_tokens for _, segment in run.segments.values())
-        ticket = Ticket(run.job.priority, len(run.segments), tokens, run.params.num_beams)
+        missing = [segment for key, (_, segment) in run.segments.items() if key not in run.done]
+        tokens = sum(segment.num_tokens for segment in missing)
+        ticket = Ticket(run.job.priority, len(missing), tokens, run.params.num_beams)
         self.admission.enter(ticket, run.deadline - self._clock())
         self._metrics.add(m.TRANSLATION_REQUESTS)
         self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
@@ -192,21 +222,29 @@ class Translator:
 
     async def _translate_segments(self, run: _Run, ticket: Ticket, events: EventOrder | None) -> None:
         """All segments, a window of them at a time: a long document must not fill the engine's inbox by itself."""
-        pending = iter(run.segments.items())
+        missing = [item for item in run.segments.items() if item[0] not in run.done]
+        pending = iter(missing)
         job = run.job
         waiter = Waiter(run.deadline, job.priority, job.client, job.request_id)
 
         async def work() -> None:
             for key, (index, segment) in pending:
                 order = Order(
-                    run.target, run.target_id, run.params, max_beams(self._settings), waiter, job.text_field(index)
+                    run.target,
+                    run.target_id,
+                    run.params,
+                    max_beams(self._settings),
+                    waiter,
+                    job.text_field(index),
+                    job.tenant,
+                    run.names.get(key),
                 )
                 run.done[key] = await self._segments.translate(segment, order)
                 self.admission.finish_segment(ticket, segment.num_tokens, self._engine.stats.num_waiting > 0)
                 if events:
                     events.advance(key)
 
-        await gather(work() for _ in range(min(len(run.segments), self._window(run.params))))
+        await gather(work() for _ in range(min(len(missing), self._window(run.params))))
 
     def _window(self, params: SearchParams) -> int:
         """Twice what the engine can hold, so that it never waits for us."""
@@ -226,14 +264,22 @@ class Translator:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
+def _name_all(name: Namer, keys: list[Key]) -> dict[Key, bytes]:
+    return {key: name(*key) for key in keys}
+
+
 def _usage(run: _Run) -> Usage:
     outcomes = [outcome for found in run.done.values() for outcome in found.outcomes]
+    parts = (part for plan in run.plans for part in plan.parts)
     return Usage(
         characters=sum(map(len, run.job.texts)),
         segments=run.num_occurrences,
-        source_tokens=sum(segment.num_tokens for _, segment in run.segments.values()),
+        cached_segments=sum(part.key is not None and run.done[part.key].is_cached for part in parts),
+        source_tokens=sum(it.num_tokens for key, (_, it) in run.segments.items() if not run.done[key].is_cached),
         target_tokens=sum(len(outcome.hypotheses[0].token_ids) for outcome in outcomes),
         queue_s=max((outcome.queue_s for outcome in outcomes), default=0.0),
         encode_s=max((outcome.encode_s for outcome in outcomes), default=0.0),
         decode_s=max((outcome.decode_s for outcome in outcomes), default=0.0),
+        beams=run.params.num_beams,
+        peak_lanes=max((outcome.peak_lanes for outcome in outcomes), default=0),
     )

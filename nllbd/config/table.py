@@ -5,6 +5,8 @@ validation come from the rows below; nothing else declares a setting. Reads no f
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -267,25 +269,34 @@ class Settings:
         "Shared cache and rate limits",
         bare="REDIS_URL",
         example='"redis://localhost:6379/0"',
-        pending=True,
     )
     cache_ttl_s: float = _row(
-        "Cache and store", 7200.0, kinds.seconds(), "How long a translation is kept; 0 = not at all", pending=True
+        "Cache and store", 7200.0, kinds.seconds(), "How long a translation is kept; 0 = not at all", live=True
     )
     cache_max_items: int = _row(
-        "Cache and store", 10_000, kinds.count(), "Most translations kept in the process", pending=True
+        "Cache and store",
+        10_000,
+        kinds.count(),
+        "Most translations kept in the process, 4 KiB each on average; 0 = none",
+        live=True,
     )
     cache_scope: str | None = _row(
         "Cache and store",
         None,
         kinds.choice("key", "shared"),
         "Who sees whose cached translations",
-        default_text="`key` where keys are stored, else `shared`",
+        default_text="`key` for stored keys and JWTs, else `shared`",
         example='"shared"',
-        pending=True,
+        live=True,
     )
     cache_secret: str | None = _row(
-        "Cache and store", None, _NAME, "Secret under which Redis holds texts", secret=True, example='"…"', pending=True
+        "Cache and store",
+        None,
+        _NAME,
+        "Secret under which Redis holds texts; hosts that share a cache share it",
+        secret=True,
+        default_text="made in the state folder",
+        example='"…"',
     )
     database_url: str | None = _row(
         "Cache and store",
@@ -328,18 +339,16 @@ class Settings:
         "Logging",
         None,
         kinds.url("http", "https"),
-        "Where unexpected errors are reported",
+        "Where unexpected errors are reported: type and place, never a text",
         bare="SENTRY_DSN",
         example='"https://key@sentry.example/1"',
-        pending=True,
     )
     otlp_endpoint: str | None = _row(
         "Logging",
         None,
         kinds.url("http", "https"),
-        "Where traces are sent",
+        "Where traces are sent (OTLP over HTTP); needs the extra `nllbd[otel]`",
         example='"http://localhost:4318"',
-        pending=True,
     )
 
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
@@ -381,6 +390,12 @@ class Settings:
     def origin(self, name: str) -> str:
         """Where a setting's value came from: `flag --port`, `environment NLLBD_PORT`, a file, or `default`."""
         return self.origins.get(name, "default")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Equal for equal settings. Of a secret it tells only whether there is one: it must not help in guessing it."""
+        shown = "\n".join(f"{row.name}={row.shown(getattr(self, row.name))!r}" for row in ROWS)
+        return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
     def reloaded(self, fresh: Settings) -> tuple[Settings, tuple[str, ...]]:
         """This with the live settings of `fresh`, and the names of others that differ and need a restart."""

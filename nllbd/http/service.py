@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 from aiohttp import web
 
 from nllbd.http.context import CONTEXT, EXCHANGE
 from nllbd.job import SegmentEvent, TranslationJob, TranslationResult, Usage
-from nllbd.principal import Principal
+from nllbd.principal import Principal, cache_tenant
 from nllbd.store.records import UsageEntry
 from nllbd.store.usage import utc_today
 
@@ -28,7 +29,7 @@ ANONYMOUS_ACCOUNT = "anonymous"
 async def translate(request: web.Request, job: TranslationJob) -> TranslationResult:
     """The answer to a job. Raises QuotaExceeded, and what `Translator.translate` raises."""
     with _quota(request, job):
-        result = await request.app[CONTEXT].translator.translate(job)
+        result = await request.app[CONTEXT].translator.translate(_scoped(request, job))
         _book(request, result.usage)
     return result
 
@@ -39,7 +40,7 @@ async def stream(request: web.Request, job: TranslationJob) -> AsyncGenerator[Se
     is_booked = False
     with _quota(request, job):
         try:
-            async with aclosing(request.app[CONTEXT].translator.stream(job)) as events:
+            async with aclosing(request.app[CONTEXT].translator.stream(_scoped(request, job))) as events:
                 async for event in events:
                     if isinstance(event, TranslationResult):
                         is_booked = True
@@ -79,3 +80,9 @@ def _book(request: web.Request, usage: Usage) -> None:
         target_tokens=usage.target_tokens,
     )
     request.app[CONTEXT].accounts.usage.book(entry)
+
+
+def _scoped(request: web.Request, job: TranslationJob) -> TranslationJob:
+    """The job, within what its sender may see of the cache."""
+    scope = request.app[CONTEXT].settings.cache_scope
+    return replace(job, tenant=cache_tenant(request[EXCHANGE].principal, scope))

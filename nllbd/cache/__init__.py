@@ -1,0 +1,1 @@
+"""Translations of segments that are known already, in the process and in Redis. Knows no engine, document or HTTP."""
