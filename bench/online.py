@@ -111,7 +111,7 @@ class Bench:
             make_spec(f"{name}:int8", model, options.cache_dir, threads, "cpu") for name in ("nllbd", "ctranslate2")
         ]
         serve = ["-m", "nllbd", "serve", "--model", str(forms[0].model), "--dtype", "int8", "--port", "{port}"]
-        serve += ["--metrics-port", "0", "--num-threads", str(threads), "--log-level", "WARNING"]
+        serve += ["--metrics-port", "0", "--num-threads", str(threads), "--log-level", "WARNING", "--cache-ttl-s", "0"]
         backend = self._backend(forms[1], model)
         ways = _ways(threads, options)
         best = await self._best_peer([_peer(forms[1].model, model, threads, *way, backend) for way in ways])

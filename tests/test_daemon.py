@@ -59,6 +59,8 @@ class Served:
             "fake",
             "--metrics-port",
             "0",
+            "--cache-ttl-s",
+            "0",
             *flags,
         ]  # last wins
         sockets = inherit or {}

@@ -97,7 +97,8 @@ def _free_port() -> int:
 
 def _spawn(folder: Path, settings: dict[str, Any]) -> Daemon:
     port, metrics_port = _free_port(), _free_port()
-    flags = {"port": port, "metrics_port": metrics_port, "num_threads": 2, **settings}
+    # Without the cache: every test means the engine, unless it says otherwise.
+    flags = {"port": port, "metrics_port": metrics_port, "num_threads": 2, "cache_ttl_s": 0, **settings}
     command = [sys.executable, "-m", "nllbd", "serve"]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]

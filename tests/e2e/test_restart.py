@@ -96,7 +96,7 @@ class Daemons:
 
     def start(self) -> subprocess.Popen[bytes]:
         fd = fcntl.fcntl(self._listening.fileno(), fcntl.F_DUPFD, 100)
-        serve = "-m nllbd serve --runner fake:step_ms=2 --metrics-port 0 --drain-timeout-s 60"
+        serve = "-m nllbd serve --runner fake:step_ms=2 --metrics-port 0 --cache-ttl-s 0 --drain-timeout-s 60"
         script = f'exec 3<&{fd}; export LISTEN_PID=$$; exec "$0" {serve}'
         environ = {k: v for k, v in os.environ.items() if not k.startswith("NLLBD_")}
         environ |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http", "PYTHONPATH": str(ROOT), "HOME": str(self._folder)}
