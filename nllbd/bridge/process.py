@@ -96,7 +96,7 @@ class ProcessEngine:
         in_step = self._child.in_step if self._child is not None else ()
         return replace(
             now,
-            num_waiting=max(0, len(self._ledger) - now.num_running),
+            num_waiting=self.num_waiting,
             waiting_tokens=self._ledger.num_tokens - self._ledger.tokens_of(in_step),
             steps=past.steps + now.steps,
             source_tokens=past.source_tokens + now.source_tokens,
@@ -108,6 +108,11 @@ class ProcessEngine:
             step_counts=tuple(map(add, past.step_counts, now.step_counts)),
             tokens_per_s=now.tokens_per_s or past.tokens_per_s,
         )
+
+    @property
+    def num_waiting(self) -> int:
+        """As in `stats`, at a hundredth of the cost."""
+        return max(0, len(self._ledger) - self._stats.num_running)
 
     async def inspect(self, check: bool = False) -> EngineSnapshot | None:
         """A look inside; None when there is no engine, or it is in a step that lasts."""

@@ -138,6 +138,11 @@ class EngineClient(Protocol):
     def stats(self) -> EngineStats: ...
 
     @property
+    def num_waiting(self) -> int:
+        """Sequences that no step has held yet, as in `stats`; cheap enough to be asked for each segment."""
+        ...
+
+    @property
     def num_restarts(self) -> int: ...
 
     async def start(self) -> None:
