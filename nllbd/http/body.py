@@ -24,9 +24,17 @@ async def read_json(request: web.Request, max_bytes: int, timeout_s: float) -> d
 
     Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, InvalidJson, InvalidType, InvalidValue.
     """
+    return as_object(await read_json_value(request, max_bytes, timeout_s))
+
+
+async def read_json_value(request: web.Request, max_bytes: int, timeout_s: float) -> Any:
+    """The body as any JSON value. Limits and errors as in `read_json`."""
     _check_media_type(request)
-    body = await read_body(request, max_bytes, timeout_s)
-    decoded = decode_json(body)
+    return decode_json(await read_body(request, max_bytes, timeout_s))
+
+
+def as_object(decoded: Any) -> dict[str, Any]:
+    """A decoded JSON value that must be an object. Raises InvalidType."""
     if not isinstance(decoded, dict):
         raise InvalidType(f'expected a JSON object such as {{"text": …}}, got {json_type_name(decoded)}')
     return decoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
@@ -19,6 +19,9 @@ from nllbd.errors import (
     NotFound,
     Unauthorized,
 )
+from nllbd.http.dialects import azure, deepl, google, libretranslate, nllb
+from nllbd.http.dialects.common import ErrorAnswer
+from nllbd.http.dispatch import Dialect
 
 REQUEST_ID_HEADER = "X-Request-Id"
 SERVER = "nllbd"  # no version, of ours or of what we run on
@@ -42,31 +45,40 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 def error_body(error: NllbdError, request_id: str) -> bytes:
     """The error object as JSON."""
-    about = ErrorObject(code=error.code, message=error.message, field=error.field, request_id=request_id)
-    return msgspec.json.encode(ErrorBody(error=about))
+    return msgspec.json.encode(_native(error, request_id).content)
 
 
-def error_response(error: NllbdError, request_id: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The answer to a failed request. 408 and 413 close the connection: the rest of the body was not read."""
+def error_response(
+    error: NllbdError,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+    dialect: Dialect = Dialect.NATIVE,
+) -> web.Response:
+    """The answer to a failed request, as its dialect tells it.
+
+    408 and 413 close the connection: the rest of the body was not read.
+    """
+    answer = _RENDERERS.get(dialect, _native)(error, request_id)
+    always = {REQUEST_ID_HEADER: request_id, "Server": SERVER}
     response = web.Response(
-        status=error.status,
-        body=error_body(error, request_id),
+        status=answer.status,
+        body=msgspec.json.encode(answer.content),
         content_type="application/json",
-        headers={**error_headers(error), **(headers or {}), REQUEST_ID_HEADER: request_id, "Server": SERVER},
+        headers={**error_headers(error, answer.status), **(headers or {}), **answer.headers, **always},
     )
     if error.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
         response.force_close()
     return response
 
 
-def error_headers(error: NllbdError) -> dict[str, str]:
-    """The headers that an error brings along."""
+def error_headers(error: NllbdError, status: int | None = None) -> dict[str, str]:
+    """The headers that an error brings along; `status` is the one it is told with, if not its own."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.retryable:
         headers[RETRYABLE_HEADER] = "1"
-    if isinstance(error, Unauthorized):
+    if isinstance(error, Unauthorized) and status in (None, HTTPStatus.UNAUTHORIZED):
         headers["WWW-Authenticate"] = 'Bearer realm="nllbd"'
     return headers
 
@@ -95,3 +107,17 @@ def _with_status(status: int, reason: str) -> NllbdError:
     error = InvalidValue(reason) if 400 <= status < 500 else InternalError(reason)
     error.status = status  # type: ignore[misc]  # an instance attribute over the class's
     return error
+
+
+def _native(error: NllbdError, request_id: str) -> ErrorAnswer:
+    about = ErrorObject(code=error.code, message=error.message, field=error.field, request_id=request_id)
+    return ErrorAnswer(error.status, ErrorBody(error=about))
+
+
+_RENDERERS: Mapping[Dialect, Callable[[NllbdError, str], ErrorAnswer]] = {
+    Dialect.LIBRETRANSLATE: libretranslate.render_error,
+    Dialect.DEEPL: deepl.render_error,
+    Dialect.GOOGLE: google.render_error,
+    Dialect.AZURE: azure.render_error,
+    Dialect.NLLB_API: nllb.render_api_error,
+}

@@ -1,4 +1,4 @@
-"""The routes: each reads a request, asks the layer below, and renders the answer."""
+"""What is asked of the daemon itself: its health, its version, its metrics. Translation is in `endpoints/`."""
 
 from __future__ import annotations
 
@@ -11,37 +11,10 @@ from aiohttp import web
 from nllbd import __version__
 from nllbd.bridge.protocol import EngineState
 from nllbd.errors import Draining, NotReady
-from nllbd.http import schema, service, stream
-from nllbd.http.body import read_json
-from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
-from nllbd.http.dialects import native
-from nllbd.http.dispatch import recognise
+from nllbd.http import schema
+from nllbd.http.context import CONTEXT, AppContext
 from nllbd.http.errors import error_headers
 from nllbd.lifecycle import LifecycleState
-from nllbd.text.detect import Detection
-
-
-async def translate(request: web.Request) -> web.StreamResponse:
-    """`POST /translate`."""
-    context, exchange = request.app[CONTEXT], request[EXCHANGE]
-    payload = await read_json(request, context.settings.max_body_bytes, context.body_timeout_s)
-    recognise(request.query.keys(), payload)
-    languages = context.tokenizer.languages
-    parsed = native.parse(payload, languages, context.settings, exchange.principal.id, exchange.request_id)
-    if stream.wants_stream(request, parsed.stream):
-        return await stream.answer(request, parsed.job)
-    result = await service.translate(request, parsed.job)
-    return _json(native.render(result, parsed.job, context.checkpoint.name))
-
-
-async def detect(request: web.Request) -> web.StreamResponse:
-    """`POST /detect`."""
-    context = request.app[CONTEXT]
-    payload = await read_json(request, context.settings.max_body_bytes, context.body_timeout_s)
-    wanted = schema.parse(payload, schema.DetectRequest)
-    texts = native.check_texts(wanted.text, context.settings)
-    found = await asyncio.gather(*(context.translator.detect(text) for text in texts))
-    return _json(schema.DetectResponse(detections=tuple(_detection(item) for item in found)))
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -111,17 +84,6 @@ async def show_metrics(request: web.Request) -> web.StreamResponse:
     metrics = request.app[CONTEXT].metrics
     body, content_type = await asyncio.to_thread(metrics.render, request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _detection(found: Detection) -> schema.DetectionItem:
-    return schema.DetectionItem(
-        language=found.language.code if found.language else None,
-        confidence=round(found.confidence, 4),
-        candidates=tuple(
-            schema.Candidate(language=language.code, confidence=round(confidence, 4))
-            for language, confidence in found.candidates
-        ),
-    )
 
 
 def _json(body: msgspec.Struct, status: int = 200) -> web.Response:

@@ -158,7 +158,7 @@ async def test_wrong_paths_and_methods(service: Any, method: str, path: str, sta
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"],
+    ["text/plain", "application/xml", "multipart/mixed; boundary=x", "application/x-ndjson"],
 )
 async def test_other_media_types(service: Any, content_type: str) -> None:
     status, answer, _ = await service.request("POST", "/translate", data=body(), headers={"Content-Type": content_type})

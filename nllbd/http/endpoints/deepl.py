@@ -1,0 +1,58 @@
+"""DeepL's endpoints, version 2."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from nllbd.errors import NotImplementedYet
+from nllbd.http import service
+from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
+from nllbd.http.dialects import deepl as dialect
+from nllbd.http.dialects.common import as_text
+from nllbd.http.endpoints.sent import answer, read_sent
+
+
+def routes(context: AppContext) -> list[web.RouteDef]:
+    """DeepL's routes."""
+    return [
+        web.post("/v2/translate", translate),
+        web.get("/v2/languages", languages),
+        web.post("/v2/languages", languages),
+        web.get("/v2/usage", usage),
+        web.post("/v2/usage", usage),
+        web.get("/v2/glossary-language-pairs", glossary),
+        web.route("*", "/v2/glossaries", glossary),
+        web.route("*", "/v2/glossaries/{id}", glossary),
+        web.route("*", "/v2/glossaries/{id}/entries", glossary),
+    ]
+
+
+async def translate(request: web.Request) -> web.StreamResponse:
+    """`POST /v2/translate`."""
+    context, exchange = request.app[CONTEXT], request[EXCHANGE]
+    sent = await read_sent(request)
+    job = dialect.parse(
+        sent.values,
+        context.tokenizer.languages,
+        context.settings,
+        client=exchange.principal.id,
+        request_id=exchange.request_id,
+    )
+    return answer(dialect.render(await service.translate(request, job), job))
+
+
+async def languages(request: web.Request) -> web.StreamResponse:
+    """`/v2/languages`: `type` in the query, or in a form, which the client sends with GET."""
+    sent = await read_sent(request)
+    kind = as_text(sent.values.get("type") or "source", "type")
+    return answer(dialect.render_languages(request.app[CONTEXT].tokenizer.languages, kind))
+
+
+async def usage(request: web.Request) -> web.StreamResponse:
+    """`/v2/usage`: what the sender has used this month, and may use."""
+    return answer(dialect.render_usage(0, request[EXCHANGE].principal.monthly_characters))
+
+
+async def glossary(request: web.Request) -> web.StreamResponse:
+    """The glossary calls."""
+    raise NotImplementedYet("glossaries are not available on this server")
