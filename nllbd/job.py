@@ -7,7 +7,8 @@ Knows no HTTP and no engine.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from nllbd.errors import ConfigError, InvalidValue
@@ -21,6 +22,8 @@ DEFAULTS = SearchParams(num_beams=4, length_penalty=1.0, early_stopping=True, ma
 MIN_MAX_LENGTH = 3  # the initial `</s>`, the language code, and one token of translation
 MAX_LENGTH_PENALTY = 10.0
 
+_COUNTED = frozenset({"characters", "segments", "cached_segments", "source_tokens", "target_tokens"})
+
 TextFormat = Literal["text", "html"]
 T = TypeVar("T")
 
@@ -31,9 +34,10 @@ class TranslationJob:
 
     Languages are names that `Languages.resolve` knows (FLORES, BCP-47, ISO, English); `source_lang=None` means detect,
     text by text. None in a search setting means: not asked for. `client` and `request_id` are the two levels of
-    fairness in the scheduler; `tenant` is who may see its cached translations, "" = everybody. Where detection is not sure enough: `fallback_lang` if there is one, else the likeliest
-    language if `guess_language`, else an error. `field` is what the request calls its texts: errors then name
-    `text[3]`, or `text` alone when the request gave one string (`is_list` false).
+    fairness in the scheduler; `tenant` is who may see its cached translations, "" = everybody. Where detection is not
+    sure enough: `fallback_lang` if there is one, else the likeliest language if `guess_language`, else an error.
+    `field` is what the request calls its texts: errors then name `text[3]`, or `text` alone when the request gave one
+    string (`is_list` false).
     """
 
     texts: tuple[str, ...]
@@ -116,6 +120,13 @@ class SegmentEvent:
     source_span: tuple[int, int]
     text: str
     warnings: tuple[str, ...] = ()
+
+
+def sum_usage(usages: Iterable[Usage]) -> Usage:
+    """What jobs cost together, at least one: counts add up, of times and widths the greatest counts."""
+    parts = tuple(usages)
+    together = {item.name: sum if item.name in _COUNTED else max for item in fields(Usage)}
+    return Usage(**{name: combine(getattr(part, name) for part in parts) for name, combine in together.items()})
 
 
 def search_params(job: TranslationJob, settings: Settings, checkpoint: Checkpoint) -> SearchParams:

@@ -10,14 +10,15 @@ so that requests at the same time cannot pass the quota together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 from aiohttp import web
 
 from nllbd.http.context import CONTEXT, EXCHANGE
-from nllbd.job import SegmentEvent, TranslationJob, TranslationResult, Usage
+from nllbd.job import SegmentEvent, TranslationJob, TranslationResult, Usage, sum_usage
 from nllbd.principal import Principal, cache_tenant
 from nllbd.store.records import UsageEntry
 from nllbd.store.usage import utc_today
@@ -28,17 +29,31 @@ ANONYMOUS_ACCOUNT = "anonymous"
 
 async def translate(request: web.Request, job: TranslationJob) -> TranslationResult:
     """The answer to a job. Raises QuotaExceeded, and what `Translator.translate` raises."""
-    with _quota(request, job):
-        result = await request.app[CONTEXT].translator.translate(_scoped(request, job))
-        _book(request, result.usage)
+    (result,) = await translate_all(request, [job])
     return result
+
+
+async def translate_all(request: web.Request, jobs: Sequence[TranslationJob]) -> list[TranslationResult]:
+    """The answers to a request's jobs, at once: all of them are answered and booked, or none. Raises as `translate`."""
+    translator = request.app[CONTEXT].translator
+    with _quota(request, jobs):
+        tasks = [asyncio.ensure_future(translator.translate(_scoped(request, job))) for job in jobs[1:]]
+        try:
+            first = await translator.translate(_scoped(request, jobs[0]))
+            results = [first, *await asyncio.gather(*tasks)]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        _book(request, sum_usage(result.usage for result in results))
+    return results
 
 
 async def stream(request: web.Request, job: TranslationJob) -> AsyncGenerator[SegmentEvent | TranslationResult, None]:
     """A job's segments as they become final, then its result. Raises as `translate` does."""
     characters = segments = 0
     is_booked = False
-    with _quota(request, job):
+    with _quota(request, [job]):
         try:
             async with aclosing(request.app[CONTEXT].translator.stream(_scoped(request, job))) as events:
                 async for event in events:
@@ -60,9 +75,9 @@ def account_of(principal: Principal) -> str:
 
 
 @contextmanager
-def _quota(request: web.Request, job: TranslationJob) -> Iterator[None]:
+def _quota(request: web.Request, jobs: Sequence[TranslationJob]) -> Iterator[None]:
     principal = request[EXCHANGE].principal
-    characters = sum(map(len, job.texts))
+    characters = sum(len(text) for job in jobs for text in job.texts)
     with request.app[CONTEXT].accounts.usage.hold(account_of(principal), characters, principal.monthly_characters):
         yield
 

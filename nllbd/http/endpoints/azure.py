@@ -32,12 +32,7 @@ async def translate(request: web.Request, sent: Sent) -> web.StreamResponse:
         client=exchange.principal.id,
         request_id=exchange.request_id,
     )
-    tasks = [asyncio.ensure_future(service.translate(request, job)) for job in parsed.jobs]
-    try:
-        results = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+    results = await service.translate_all(request, parsed.jobs)
     return _answer(request, dialect.render(results, parsed))
 
 

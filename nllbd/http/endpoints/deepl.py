@@ -50,7 +50,9 @@ async def languages(request: web.Request) -> web.StreamResponse:
 
 async def usage(request: web.Request) -> web.StreamResponse:
     """`/v2/usage`: what the sender has used this month, and may use."""
-    return answer(dialect.render_usage(0, request[EXCHANGE].principal.monthly_characters))
+    principal = request[EXCHANGE].principal
+    used = request.app[CONTEXT].accounts.usage.used_this_month(service.account_of(principal))
+    return answer(dialect.render_usage(used, principal.monthly_characters))
 
 
 async def glossary(request: web.Request) -> web.StreamResponse:
