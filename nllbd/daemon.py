@@ -157,7 +157,7 @@ class Daemon:
         if warning := cap_warning(settings, checkpoint):
             logger.warning("settings", note=warning)
         tokenizer = Tokenizer(checkpoint)
-        detector = Detector(tokenizer.languages, settings.detect_threshold)
+        detector = Detector(tokenizer.languages, settings.detect_threshold, settings.detect_model)
         self._engine = ProcessEngine(engine_config(settings, checkpoint))
         metrics = Metrics(self._engine, checkpoint.name, checkpoint.fingerprint)
         metrics.watch_settings(lambda: self._settings.fingerprint)

@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sentry_sdk
@@ -88,6 +89,21 @@ class Reporter(logging.Handler):
             return False
         self._sent_at.append(now)
         return True
+
+
+@contextmanager
+def reporting(dsn: str) -> Iterator[None]:
+    """Report what goes wrong in a block, what ends it included. Raises ConfigError."""
+    reporter = start_reporting(dsn)
+    try:
+        yield
+    except NllbdError:
+        raise
+    except Exception:
+        logging.getLogger(__name__).critical("the daemon ended by an unexpected error", exc_info=True)
+        raise
+    finally:
+        stop_reporting(reporter)
 
 
 def start_reporting(dsn: str) -> Reporter:

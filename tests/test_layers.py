@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"errors", "languages", "sched.sequence"},
     "languages": {"errors", "language_table"},
     "weight_files": {"checkpoint", "errors"},
+    "pull": {"checkpoint", "errors", "weight_files"},
     "config": {"errors", "sched.sequence"},
     "principal": {"sched.sequence"},
     "store.records": {"principal", "sched.sequence"},
@@ -47,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The request side: text to segments and back.
     "text": {"languages", "checkpoint", "errors", "sched.sequence"},
     "log": set(),
+    "busiest": set(),
     "sentry": {"errors"},
     "tracing": {"errors"},
     "gpu": set(),
@@ -54,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pacing": set(),
     "tally": set(),
     "metrics": {"gpu", "bridge.protocol", "tally"},
-    "redis_client": {"log", "metrics"},
+    "breaker": set(),
+    "redis_client": {"breaker", "log", "metrics"},
     "job": {"checkpoint", "config", "errors", "sched.sequence"},
     "inflight": {"bridge.protocol", "sched.sequence"},
     "admission": {"errors", "sched.sequence"},
@@ -69,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "pacing",
         "sched.sequence",
         "text",
+        "tracing",
     },
     "document": {"text", "job", "languages", "errors", "segments"},
     "streaming": {"document", "job"},
@@ -89,11 +93,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "segments",
         "streaming",
         "text",
+        "tracing",
     },
     # HTTP speaks to the translator; of the engine it sees state and figures.
     "http": {
         "accounts",
         "bridge.protocol",
+        "busiest",
         "checkpoint",
         "config",
         "errors",
@@ -109,6 +115,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "store.records",
         "text",
+        "tracing",
         "translator",
     },
     # The outermost ring puts everything together.
@@ -132,9 +139,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "log",
         "metrics",
         "redis_client",
+        "sentry",
         "sockets",
         "systemd",
         "text",
+        "tracing",
         "translator",
     },
     "commands": {
@@ -149,6 +158,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "languages",
         "metrics",
         "model",
+        "pull",
         "sched.sequence",
         "text",
         "translator",
@@ -164,7 +174,7 @@ TENSOR_LIBRARIES = {"torch", "triton", "safetensors"}
 #: Only these may speak HTTP.
 HTTP_PARTS = {"http", "daemon"}
 #: `sched` and what everyone may import get along without anything installed.
-STDLIB_ONLY = {"sched", "sched.sequence", "errors", "checkpoint", "config", "languages", "language_table"}
+STDLIB_ONLY = {"breaker", "sched", "sched.sequence", "errors", "checkpoint", "config", "languages", "language_table"}
 
 
 def _modules() -> list[str]:

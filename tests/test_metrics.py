@@ -30,6 +30,7 @@ API_NAMES = {
     "nllbd_tokens_total",
     "nllbd_rejected_total",
     "nllbd_guard_total",
+    "nllbd_cache_requests_total",
 }
 BOUNDED_LABELS = {"link", "method", "route", "status", "code", "reason", "result", "kind", "state"}
 
@@ -49,7 +50,9 @@ def scrape(metrics: m.Metrics) -> str:
 
 
 def with_engine(client: FakeClient) -> m.Metrics:
-    return m.Metrics(cast("EngineClient", client), "demo")
+    metrics = m.Metrics(cast("EngineClient", client), "demo", "0123abcd")
+    metrics.watch_settings(lambda: "feedbeef")
+    return metrics
 
 
 def test_every_declared_metric_is_exposed_and_nothing_else() -> None:
@@ -107,7 +110,14 @@ def test_engine_figures_are_read_when_scraped() -> None:
     client = FakeClient()
     metrics = with_engine(client)
     client.stats = EngineStats(
-        num_running=3, used_blocks=5, num_blocks=20, source_tokens=11, target_tokens=13, steps=4, encode_s=1, decode_s=2
+        num_running=3,
+        used_blocks=5,
+        num_blocks=20,
+        source_tokens=11,
+        target_tokens=13,
+        steps=4,
+        step_s=3.0,
+        step_counts=(0, 0, 0, 1, 2) + (0,) * 8 + (1,),
     )
     client.info = EngineInfo("cpu", "int8", 20, 16, 64, 512, 2, 1.0, 1)
     client.num_restarts = 2
@@ -118,10 +128,14 @@ def test_engine_figures_are_read_when_scraped() -> None:
     assert 'nllbd_tokens_total{kind="target"} 13.0' in text
     assert "nllbd_step_duration_seconds_count 4.0" in text
     assert "nllbd_step_duration_seconds_sum 3.0" in text
+    assert 'nllbd_step_duration_seconds_bucket{le="0.005"} 1.0' in text
+    assert 'nllbd_step_duration_seconds_bucket{le="5.0"} 3.0' in text
+    assert 'nllbd_step_duration_seconds_bucket{le="+Inf"} 4.0' in text
     assert "nllbd_engine_restarts_total 2.0" in text
     assert 'nllbd_engine_state{state="ready"} 1.0' in text
     assert 'nllbd_engine_state{state="failed"} 0.0' in text
-    assert re.search(r'nllbd_info\{.*device="cpu".*\} 1.0', text)
+    assert re.search(r'nllbd_info\{.*device="cpu".*fingerprint="0123abcd".*python="3.*version=".*\} 1.0', text)
+    assert 'nllbd_config_info{fingerprint="feedbeef"} 1.0' in text
 
 
 def test_an_empty_pool_is_no_division_by_zero() -> None:

@@ -223,14 +223,18 @@ class Settings:
         live=True,
         bare="JWT_SECRET",
         example='"…"',
-        pending=True,
     )
     jwt_issuer: str | None = _row(
-        "Access", None, _NAME, "Issuer a JWT must name", example='"https://id.example"', pending=True
+        "Access", None, _NAME, "Issuer a JWT must name", live=True, example='"https://id.example"'
     )
-    jwt_audience: str | None = _row("Access", None, _NAME, "Audience a JWT must name", example='"nllbd"', pending=True)
+    jwt_audience: str | None = _row("Access", None, _NAME, "Audience a JWT must name", live=True, example='"nllbd"')
     jwt_jwks_file: Path | None = _row(
-        "Access", None, kinds.path(), "Public keys that check JWTs", example='"/etc/nllbd/jwks.json"', pending=True
+        "Access",
+        None,
+        kinds.path(),
+        "File of public keys (JWKS) that check JWTs signed with RS256",
+        live=True,
+        example='"/etc/nllbd/jwks.json"',
     )
     cors_origins: tuple[str, ...] = _row(
         "Access",
@@ -247,19 +251,29 @@ class Settings:
         "Peers whose forwarded headers count; a unix-socket peer is one",
         live=True,
     )
-    allow_anonymous: bool = _row("Access", False, kinds.flag(), "Listen beyond loopback without credentials")
+    allow_anonymous: bool = _row(
+        "Access", False, kinds.flag(), "Serve requests without credentials, beyond loopback too"
+    )
 
     rate_limit_per_minute: int = _row(
         "Rate limits",
         0,
         kinds.count(),
         "Requests a minute per key or client address; 0 = off",
+        live=True,
         bare="RATE_LIMIT_PER_MINUTE",
-        pending=True,
     )
-    rate_limit_burst: int = _row("Rate limits", 20, kinds.count(1), "Requests that may come at once", pending=True)
+    rate_limit_burst: int = _row("Rate limits", 20, kinds.count(1), "Requests that may come at once", live=True)
     rate_limit_hosts: int = _row(
-        "Rate limits", 1, kinds.count(1), "Hosts that share the limit when Redis is away", pending=True
+        "Rate limits", 1, kinds.count(1), "Hosts that share the limit when Redis is away", live=True
+    )
+    rate_limit_redis_url: str | None = _row(
+        "Rate limits",
+        None,
+        kinds.url("redis", "rediss", "unix"),
+        "Redis that holds the rate limits' buckets: one that does not evict",
+        default_text="`redis_url`",
+        example='"redis://localhost:6380/0"',
     )
 
     redis_url: str | None = _row(
@@ -312,7 +326,7 @@ class Settings:
         "Pages",
         None,
         kinds.flag(),
-        "`/openapi.json` (`/docs` comes later)",
+        "`/openapi.json` and the API browser at `/docs`",
         bare="ENABLE_SWAGGER",
         default_text="true on loopback, else false",
         example="false",
@@ -322,6 +336,13 @@ class Settings:
     )
     detect_threshold: float = _row(
         "Text", 0.5, kinds.number(0, 1), "Confidence below which a detected language is *unknown*"
+    )
+    detect_model: Path | None = _row(
+        "Text",
+        None,
+        kinds.path(),
+        "fastText model that detects languages (lid.176, lid218e …) in place of the built-in detectors",
+        example='"/var/lib/nllbd/lid218e.bin"',
     )
 
     log_level: str = _row(

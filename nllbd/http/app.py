@@ -8,30 +8,31 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from nllbd.http import handlers, openapi, pages
+from nllbd.http import debug, docs, handlers, openapi, pages, sessions
 from nllbd.http.context import CONTEXT, AppContext
-from nllbd.http.dialects import native
+from nllbd.http.endpoints import azure, deepl, google, libretranslate, nllb, shared
 from nllbd.http.middleware import MIDDLEWARES, decorate, observe
 
 
 def build_app(context: AppContext) -> web.Application:
     """The API."""
     app = _bare_app(context, MIDDLEWARES)
-    languages = msgspec.json.encode(native.render_languages(context.tokenizer.languages))
+    for dialect in (shared, libretranslate, deepl, google, azure, nllb):
+        app.add_routes(dialect.routes(context))
     app.add_routes(
         [
-            web.post("/translate", handlers.translate),
-            web.post("/detect", handlers.detect),
-            web.get("/languages", pages.serve(pages.make_document(languages, "application/json"))),
             web.get("/version", handlers.version),
             web.get("/health", handlers.health),
             web.get("/livez", handlers.livez),
             web.get("/readyz", handlers.readyz),
+            web.get(debug.ROUTE, debug.show_engine),
+            *sessions.routes(),
         ]
     )
     if context.settings.enable_swagger:
         document = pages.make_document(msgspec.json.encode(openapi.document()), "application/json")
         app.router.add_get("/openapi.json", pages.serve(document))
+        app.add_routes(docs.routes())
     if context.settings.enable_web:
         static = pages.load_static()
         app.router.add_get("/", pages.serve(static["index.html"]))

@@ -12,31 +12,37 @@ from aiohttp import hdrs, web
 from nllbd import log, metrics
 from nllbd.bridge.protocol import EngineState
 from nllbd.errors import InternalError, NllbdError, NotReady
-from nllbd.http.auth import check_credentials
-from nllbd.http.context import CONTEXT, EXCHANGE, AppContext, Exchange
+from nllbd.http import access, auth, rate_headers
+from nllbd.http.context import CONTEXT, EXCHANGE, Exchange
+from nllbd.http.dispatch import expect
 from nllbd.http.errors import REQUEST_ID_HEADER, SERVER, as_nllbd_error, error_response
 from nllbd.http.server import is_first_on_connection, new_request_id
+from nllbd.tracing import NO_TRACING, TRACEPARENT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: Answer in every state of the daemon, without credentials.
 HEALTH_ROUTES = frozenset({"/livez", "/readyz", "/health"})
 #: Everybody's: they say nothing of anybody's texts.
-PUBLIC_ROUTES = HEALTH_ROUTES | {"/", "/static/{name}", "/languages", "/version", "/openapi.json"}
+PUBLIC_ROUTES = HEALTH_ROUTES | {
+    "/",
+    "/static/{name}",
+    "/languages",
+    "/version",
+    "/openapi.json",
+    "/docs",
+    "/docs/{name}",
+    "/frontend/settings",
+}
 METRICS_ROUTE = "/metrics"
-#: Errors that cost no work: counted as rejections, too.
-REJECTIONS = frozenset(
-    {"overloaded", "not_ready", "draining", "unauthorized", "forbidden", "rate_limited", "quota_exceeded"}
-    | {"text_too_long", "too_many_texts", "body_too_large"}
-)
+#: Asked by machines every few seconds: told of only when something is wrong.
+PROBE_ROUTES = HEALTH_ROUTES | {METRICS_ROUTE}
 CLIENT_GONE = 499  # nginx's status for it; never sent, only logged
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
-_PREFLIGHT_HEADERS = "Authorization, Content-Type, X-API-Key, X-Request-Id"
-_EXPOSED_HEADERS = "X-Request-Id, Retry-After"
+_PREFLIGHT_HEADERS = ", ".join(("Authorization", "Content-Type", "X-Request-Id", *auth.KEY_HEADERS))
+_EXPOSED_HEADERS = ", ".join(("X-Request-Id", "Retry-After", *rate_headers.NAMES))
 
 logger = log.get_logger("nllbd.access")
-access = log.FrequentLogger("nllbd.access")
 
 
 @web.middleware
@@ -46,11 +52,20 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     exchange = Exchange(
         request_id=_request_id(request), client=context.clients.find(request), route=route_template(request)
     )
+    exchange.dialect = expect(
+        request.path, request.query.keys(), {name.lower() for name in request.headers}, request.content_type
+    )
     request[EXCHANGE] = exchange
     in_flight = 0 if exchange.route == METRICS_ROUTE else 1  # an idle server's scrape must read 0
     context.metrics.add(metrics.IN_FLIGHT, in_flight)
     status = CLIENT_GONE
-    with structlog.contextvars.bound_contextvars(request_id=exchange.request_id), context.lifecycle.request():
+    is_probe = exchange.route in PROBE_ROUTES
+    tracing = NO_TRACING if is_probe else context.tracing
+    with (
+        structlog.contextvars.bound_contextvars(request_id=exchange.request_id),
+        context.lifecycle.request(),
+        tracing.request(exchange.route, request.headers) as exchange.span,
+    ):
         try:
             response = await _answer(request, handler, exchange)
             status = response.status
@@ -61,8 +76,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         finally:
             context.metrics.add(metrics.IN_FLIGHT, -in_flight)
-            _record(context, request, exchange, status)
-            _log(request, exchange, status)
+            access.tell(request, exchange, status, is_probe=is_probe)
 
 
 @web.middleware
@@ -72,7 +86,7 @@ async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not is_preflight or allowed_origin(request) is None:
         return await handler(request)
     headers = {
-        hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, DELETE",
         hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _PREFLIGHT_HEADERS,
         hdrs.ACCESS_CONTROL_MAX_AGE: "600",
     }
@@ -92,10 +106,9 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """401 without the key, where one is configured and the route is not everybody's."""
-    is_found = request.match_info.http_exception is None
-    if is_found and route_template(request) not in PUBLIC_ROUTES:
-        check_credentials(request, request.app[CONTEXT].settings.api_key)
+    """Who sends this, whether they may, and a unit of their rate limit, where the route is not everybody's."""
+    if request[EXCHANGE].route not in PUBLIC_ROUTES and request.match_info.http_exception is None:
+        await auth.authenticate(request)
     return await handler(request)
 
 
@@ -107,6 +120,10 @@ async def decorate(request: web.Request, response: web.StreamResponse) -> None:
     exchange = request.get(EXCHANGE)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
+        if exchange.span is not None:
+            response.headers[TRACEPARENT] = exchange.span.traceparent
+        if exchange.rate is not None:
+            rate_headers.add(response.headers, exchange.rate)
     response.headers[hdrs.SERVER] = SERVER
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if request.app[CONTEXT].lifecycle.is_draining:
@@ -142,43 +159,10 @@ async def _answer(request: web.Request, handler: Handler, exchange: Exchange) ->
         if isinstance(typed, InternalError) and not isinstance(error, NllbdError):
             logger.error("unexpected error", route=exchange.route, **log.describe_exception(error))
         exchange.code = typed.code
-        return error_response(typed, exchange.request_id, headers)
+        return error_response(typed, exchange.request_id, headers, exchange.dialect)
 
 
 def _request_id(request: web.Request) -> str:
     """The id that the client or a proxy sent, if it is a sane one, else a new one."""
     sent = request.headers.get(REQUEST_ID_HEADER, "")
     return sent if _REQUEST_ID.fullmatch(sent) else new_request_id()
-
-
-def _record(context: AppContext, request: web.Request, exchange: Exchange, status: int) -> None:
-    method = request.method if request.method in _METHODS else "other"
-    context.metrics.add(metrics.HTTP_REQUESTS, method=method, route=exchange.route, status=str(status))
-    context.metrics.observe(metrics.REQUEST_DURATION, exchange.duration_s, route=exchange.route)
-    if exchange.code != "ok":
-        context.metrics.add(metrics.ERRORS, code=exchange.code)
-    if exchange.code in REJECTIONS:
-        context.metrics.add(metrics.REJECTED, reason=exchange.code)
-
-
-def _log(request: web.Request, exchange: Exchange, status: int) -> None:
-    fields: dict[str, object] = {
-        "method": request.method[:16],
-        "route": exchange.route,
-        "status": status,
-        "code": exchange.code,
-        "duration_ms": round(exchange.duration_s * 1000, 2),
-        "client": exchange.client,
-    }
-    if usage := exchange.usage:
-        fields |= {
-            "characters": usage.characters,
-            "segments": usage.segments,
-            "source_tokens": usage.source_tokens,
-            "target_tokens": usage.target_tokens,
-            "queue_ms": round(usage.queue_s * 1000, 2),
-            "encode_ms": round(usage.encode_s * 1000, 2),
-            "decode_ms": round(usage.decode_s * 1000, 2),
-        }
-    level = access.debug if exchange.route in HEALTH_ROUTES and status == 200 else access.info
-    level("request", **fields)

@@ -105,3 +105,12 @@ def test_state_folder() -> None:
     assert state_folder({"STATE_DIRECTORY": "/var/lib/nllbd:/var/lib/other", "HOME": "/root"}) == Path("/var/lib/nllbd")
     assert state_folder({"XDG_STATE_HOME": "/x", "HOME": "/root"}) == Path("/x/nllbd")
     assert state_folder({"HOME": "/root"}) == Path("/root/.local/state/nllbd")
+
+
+def test_the_fingerprint_tells_settings_apart_but_not_secrets() -> None:
+    assert Settings().fingerprint == Settings().fingerprint
+    assert Settings().fingerprint != Settings(max_texts=7).fingerprint
+    one, other = Settings(api_key="one"), Settings(api_key="other")
+    assert one.fingerprint == other.fingerprint != Settings().fingerprint
+    with_password = [Settings(redis_url=f"redis://:{word}@localhost/0").fingerprint for word in ("one", "other")]
+    assert with_password[0] == with_password[1]
