@@ -27,13 +27,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from nllbd import log
 from nllbd import metrics as m
+from nllbd.breaker import Breaker
 from nllbd.metrics import Metrics
 
 #: How long a call waits for its reply: in a healthy network a reply takes one millisecond.
-CALL_TIMEOUT_S = 0.02
+CALL_TIMEOUT_S = 0.025
 CONNECT_TIMEOUT_S = 2.0
 _NUM_CONNECTIONS = 2
-_MAX_BATCH = 256
+_MAX_BATCH_ARGUMENTS = 1024
 _MAX_WAITING = 4096
 
 Argument = bytes | str | int | float
@@ -56,49 +57,6 @@ class RedisRefused(RedisProblem):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
-
-
-class Breaker:
-    """When to stop asking, and when to try again. Knows no Redis and no event loop; times are seconds of any clock.
-
-    It opens at the first lost connection, and at the `max_timeouts`-th timeout in a row: a single one may well be our
-    own loop's fault. Each further opening that no call's success came before doubles the pause.
-    """
-
-    def __init__(self, max_timeouts: int = 3, first_pause_s: float = 0.1, max_pause_s: float = 5.0) -> None:
-        self._max_timeouts = max_timeouts
-        self._first_pause_s = first_pause_s
-        self._max_pause_s = max_pause_s
-        self._num_timeouts = 0
-        self._num_failures = 0
-        self.is_open = True  # until it was reached once
-
-    def succeed(self) -> None:
-        """A call was answered."""
-        self._num_timeouts = self._num_failures = 0
-
-    def close(self) -> None:
-        """A probe was answered: calls may go through again."""
-        self._num_timeouts = 0
-        self.is_open = False
-
-    def time_out(self) -> None:
-        """A call was not answered in time."""
-        self._num_timeouts += 1
-        if self._num_timeouts >= self._max_timeouts:
-            self.fail()
-
-    def fail(self) -> None:
-        """The connection was lost, or a probe failed."""
-        self._num_failures += 1
-        self.is_open = True
-
-    @property
-    def pause_s(self) -> float:
-        """How long to wait before the next probe."""
-        if self._num_failures <= 1:
-            return 0.0
-        return min(self._max_pause_s, self._first_pause_s * 2.0 ** min(self._num_failures - 2, 16))
 
 
 @dataclass(slots=True, eq=False)
@@ -204,11 +162,14 @@ class RedisLink:
             self._idle.append(connection)
 
     def _next_batch(self) -> list[_Call]:
+        """As much as is done in a small part of a call's time; at least one."""
         batch: list[_Call] = []
-        while self._calls and len(batch) < _MAX_BATCH:
+        num_arguments = 0
+        while self._calls and num_arguments < _MAX_BATCH_ARGUMENTS:
             call = self._calls.popleft()
             if not call.reply.done():
                 batch.append(call)
+                num_arguments += len(call.command)
         return batch
 
     async def _exchange(self, connection: Any, batch: list[_Call]) -> None:

@@ -158,8 +158,13 @@ class RemoteCache:
         commands: list[Command] = []
         for write in batch:
             left_ms = int((write.expires_at - now) * 1000)
-            if left_ms > 0:
+            if left_ms <= 0:
+                continue
+            try:
                 sealed = self._sealer.seal(write.name, write.entry, write.expires_at)
+            except UnicodeEncodeError:  # half a surrogate pair, out of a source that had it
+                self._count_writes("dropped", 1)
+            else:
                 commands.append(("SET", redis_key(write.name), sealed, "PX", left_ms))
         return commands
 

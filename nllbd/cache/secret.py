@@ -23,7 +23,9 @@ def load_secret(configured: str | None, folder: Path) -> bytes:
         return configured.encode()
     path = folder / _FILE
     try:
-        return _read(path) or _make(path)
+        if found := _read(path) or _make(path):
+            return found
+        raise OSError("the file is empty; remove it")
     except OSError as error:
         logger.warning("no cache_secret, and none can be kept; this run has its own", file=str(path), reason=str(error))
         return secrets.token_bytes(32)
