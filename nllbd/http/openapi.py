@@ -1,105 +1,146 @@
-"""The OpenAPI document, generated from schema.py: what the code parses is what the document says."""
+"""The OpenAPI document, generated from the operations and the structures that parse and render them: what the code
+takes is what the document says.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from nllbd import __version__
 from nllbd.http import schema
+from nllbd.http.auth import KEY_HEADERS
 from nllbd.http.errors import ErrorBody
+from nllbd.http.operations import EVENTS, NATIVE, OPERATIONS, Operation, Parameter
 
 _REF = "#/components/schemas/{name}"
-_SCHEMAS: tuple[type[msgspec.Struct], ...] = (
-    schema.TranslateRequest,
-    schema.TranslateResponse,
-    schema.SegmentItem,
-    schema.StreamEnd,
-    schema.DetectRequest,
-    schema.DetectResponse,
-    schema.LanguageItem,
-    schema.HealthResponse,
-    schema.VersionResponse,
-    ErrorBody,
-)
+#: Structures that no operation's JSON has: those of events, and of errors.
+_BESIDES = (schema.SegmentItem, schema.StreamEnd, ErrorBody)
+_REASONS = {456: "Quota exceeded"}
+#: One error object has one form; other dialects and shared paths have theirs.
+_ANYTHING: dict[str, Any] = {}
 
 
-def document() -> dict[str, Any]:
+def document(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
     """The API of the main port as an OpenAPI 3.1 document."""
-    _, components = msgspec.json.schema_components(_SCHEMAS, ref_template=_REF)
+    schemas, components = _schemas(operations)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "nllbd",
             "version": __version__,
-            "description": "Translation between the languages of an NLLB-200 model.",
+            "description": "Translation between the languages of an NLLB-200 model. Rate limits are told in "
+            "`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11) and `X-RateLimit-*`.",
         },
-        "paths": _paths(),
-        "components": {
-            "schemas": components,
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            },
-        },
+        "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in operations)],
+        "paths": _paths(operations, schemas),
+        "components": {"schemas": components, "securitySchemes": _security_schemes()},
     }
 
 
-def _paths() -> dict[str, Any]:
-    secured: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
-    translate = _operation(
-        "Translate one text or several",
-        schema.TranslateResponse,
-        (400, 401, 408, 413, 415, 422, 429, 500, 503, 504),
-        body=schema.TranslateRequest,
-    )
-    translate["security"] = secured
-    translate["responses"]["200"]["content"]["text/event-stream"] = {
-        "schema": {"type": "string", "description": "Events `segment` (SegmentItem), then `done` (StreamEnd)."}
+_Schemas = dict[Any, dict[str, Any]]
+
+
+def _schemas(operations: Iterable[Operation]) -> tuple[_Schemas, dict[str, Any]]:
+    """(schema of each type, the named parts that they refer to)."""
+    bodies = (body for operation in operations for body in operation.bodies)
+    answers = (operation.answer for operation in operations if operation.answer is not None)
+    types = list(dict.fromkeys([*bodies, *answers, *_BESIDES]))
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    readable = [_with_readable_names(found) for found in schemas]
+    named = {_readable(name): _with_readable_names(found) for name, found in components.items()}
+    return dict(zip(types, readable, strict=True)), named
+
+
+def _with_readable_names(found: Any) -> Any:
+    """A schema whose references are by readable names."""
+    if isinstance(found, dict):
+        return {key: _reference(it) if key == "$ref" else _with_readable_names(it) for key, it in found.items()}
+    return [_with_readable_names(item) for item in found] if isinstance(found, list) else found
+
+
+def _reference(reference: str) -> str:
+    prefix, _, name = reference.rpartition("/")
+    return f"{prefix}/{_readable(name)}"
+
+
+def _readable(name: str) -> str:
+    """Structures of one name come with their modules': `…dialects.deepl.TranslateRequest` → DeeplTranslateRequest."""
+    *modules, own = name.split(".")
+    return f"{modules[-1].capitalize()}{own}" if "dialects" in modules else own
+
+
+def _paths(operations: Iterable[Operation], schemas: _Schemas) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    return paths
+
+
+def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    error = _ANYTHING if _is_shared(operation) else schemas[ErrorBody]
+    made: dict[str, Any] = {
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "responses": {str(operation.status): _success(operation, schemas)}
+        | {str(status): _answer(_reason(status), error) for status in operation.all_errors},
     }
-    detect = _operation(
-        "Detect the language of texts", schema.DetectResponse, (400, 401, 408, 413, 415), body=schema.DetectRequest
-    )
-    detect["security"] = secured
-    languages = _operation("Languages of the model", None, (503,))
-    languages["responses"]["200"] = _answer({"type": "array", "items": _ref(schema.LanguageItem)})
+    if operation.help:
+        made["description"] = operation.help
+    if operation.path == "/health":
+        made["responses"]["503"] = _success(operation, schemas) | {"description": "Not ready, draining or failed"}
+    if operation.parameters:
+        made["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
+    if operation.bodies:
+        content = {kind: {"schema": _any_of(operation.bodies, schemas)} for kind in operation.body_types}
+        made["requestBody"] = {"required": operation.is_body_required, "content": content}
+    if not operation.is_public:
+        made["security"] = [{}, *({name: []} for name in _security_schemes())]
+    return made
+
+
+def _is_shared(operation: Operation) -> bool:
+    """Whether errors may have another form than ours."""
+    return operation.tag != NATIVE or operation.path in ("/translate", "/detect")
+
+
+def _success(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    if operation.status == HTTPStatus.NO_CONTENT:
+        return {"description": "Done"}
+    known = schemas.get(operation.answer) if operation.answer is not None else None
+    # Where several dialects share a path, ours is what is described, and what others get is none of it.
+    described = {"anyOf": [known, _ANYTHING]} if known is not None and _is_shared(operation) else known or _ANYTHING
+    success = _answer("Success", described)
+    if EVENTS in operation.answer_types:
+        success["content"][EVENTS] = {"schema": {"type": "string"}}
+    return success
+
+
+def _any_of(types: Sequence[Any], schemas: _Schemas) -> dict[str, Any]:
+    return schemas[types[0]] if len(types) == 1 else {"anyOf": [schemas[kind] for kind in types]}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
-        "/translate": {"post": translate},
-        "/detect": {"post": detect},
-        "/languages": {"get": languages},
-        "/version": {"get": _operation("What runs here", schema.VersionResponse, (503,))},
-        "/health": {"get": _health()},
-        "/livez": {"get": _operation("The process answers", None, ())},
-        "/readyz": {"get": _operation("Translations are accepted now", None, (503,))},
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.help,
+        "schema": {"type": "string"},
     }
 
 
-def _health() -> dict[str, Any]:
-    operation = _operation("Condition of the daemon", schema.HealthResponse, ())
-    operation["responses"]["503"] = _answer(_ref(schema.HealthResponse), "Not ready, draining or failed")
-    return operation
-
-
-def _operation(
-    summary: str,
-    answer: type[msgspec.Struct] | None,
-    errors: tuple[int, ...],
-    body: type[msgspec.Struct] | None = None,
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "summary": summary,
-        "responses": {"200": _answer(_ref(answer) if answer else {"type": "object"})},
-    }
-    operation["responses"] |= {str(status): _answer(_ref(ErrorBody), "Error") for status in errors}
-    if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
-    return operation
-
-
-def _answer(content: dict[str, Any], description: str = "Success") -> dict[str, Any]:
+def _answer(description: str, content: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": content}}}
 
 
-def _ref(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    return {"$ref": _REF.format(name=struct.__name__)}
+def _reason(status: int) -> str:
+    return _REASONS.get(status) or HTTPStatus(status).phrase
+
+
+def _security_schemes() -> dict[str, Any]:
+    headers = {name: {"type": "apiKey", "in": "header", "name": name} for name in KEY_HEADERS}
+    return {"bearer": {"type": "http", "scheme": "bearer"}, **headers}

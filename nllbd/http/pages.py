@@ -24,18 +24,21 @@ class Document:
     body: bytes
     content_type: str
     etag: str
+    policy: str = _POLICY
 
     def respond(self, request: web.Request) -> web.Response:
         """The document, or 304 for whoever has it already."""
         quoted = f'"{self.etag}"'
-        headers = {hdrs.ETAG: quoted, hdrs.CACHE_CONTROL: "no-cache", "Content-Security-Policy": _POLICY}
+        headers = {hdrs.ETAG: quoted, hdrs.CACHE_CONTROL: "no-cache", "Content-Security-Policy": self.policy}
         if request.headers.get(hdrs.IF_NONE_MATCH) == quoted:
             return web.Response(status=304, headers=headers)
-        return web.Response(body=self.body, content_type=self.content_type, charset="utf-8", headers=headers)
+        charset = None if self.content_type.startswith("image/") else "utf-8"
+        return web.Response(body=self.body, content_type=self.content_type, charset=charset, headers=headers)
 
 
-def make_document(body: bytes, content_type: str) -> Document:
-    return Document(body, content_type, hashlib.sha256(body).hexdigest()[:16])
+def make_document(body: bytes, content_type: str, policy: str = _POLICY) -> Document:
+    """A document; `policy` is its Content-Security-Policy."""
+    return Document(body, content_type, hashlib.sha256(body).hexdigest()[:16], policy)
 
 
 def load_static() -> dict[str, Document]:

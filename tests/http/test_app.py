@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from nllbd import log
 from nllbd import metrics as m
-from nllbd.http import openapi
 from nllbd.lifecycle import LifecycleState
 
 Eventually = Callable[..., Awaitable[None]]
@@ -154,21 +153,9 @@ async def test_the_page_and_its_files(service: Any) -> None:
 
 async def test_pages_can_be_switched_off(start_service: Any) -> None:
     service = await start_service(enable_web=False, enable_swagger=False)
-    for path in ("/", "/static/app.js", "/openapi.json"):
+    for path in ("/", "/static/app.js", "/openapi.json", "/docs", "/docs/start.js"):
         status, answer, _ = await service.request("GET", path)
         assert (status, answer["error"]["code"]) == (404, "not_found")
-
-
-async def test_the_openapi_document_covers_the_routes(service: Any) -> None:
-    status, answer, _ = await service.request("GET", "/openapi.json")
-    assert (status, answer) == (200, json.loads(json.dumps(openapi.document())))
-    names = {"TranslateRequest", "TranslateResponse", "ErrorBody"}
-    assert names <= set(answer["components"]["schemas"])
-    references = set(json.dumps(answer).split('"#/components/schemas/')[1:])
-    assert {reference.split('"')[0] for reference in references} <= set(answer["components"]["schemas"])
-    for path in answer["paths"]:
-        status, _, _ = await service.request("OPTIONS", path)
-        assert status == 405  # the route is there
 
 
 # Streaming
