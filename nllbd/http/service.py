@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from nllbd.http.auth import require_authenticated
 from nllbd.http.context import CONTEXT, EXCHANGE
 from nllbd.job import SegmentEvent, TranslationJob, TranslationResult, Usage, sum_usage
 from nllbd.principal import Principal, cache_tenant
@@ -76,6 +77,7 @@ def account_of(principal: Principal) -> str:
 
 @contextmanager
 def _quota(request: web.Request, jobs: Sequence[TranslationJob]) -> Iterator[None]:
+    require_authenticated(request)
     principal = request[EXCHANGE].principal
     characters = sum(len(text) for job in jobs for text in job.texts)
     with request.app[CONTEXT].accounts.usage.hold(account_of(principal), characters, principal.monthly_characters):
