@@ -1,4 +1,4 @@
-"""The cache in a real Redis that is slow, gone, full, lying or written to by others: never an error, never a wrong text."""
+"""The cache in a real Redis that is slow, gone, full, lying or written to by others: no error, and no wrong text."""
 
 from __future__ import annotations
 
