@@ -85,7 +85,9 @@ class Accounts:
         return self._store is not None
 
     def start(self) -> None:
-        """Begin to open the store; it goes on in the background until it is open."""
+        """Begin to open the store; it goes on in the background until it is open. A second call changes nothing."""
+        if self._tasks:
+            return
         self.audit.record("daemon.started", version=__version__)
         if self._url:
             self._tasks.append(asyncio.create_task(self._run()))

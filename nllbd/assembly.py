@@ -41,19 +41,29 @@ def engine_config(settings: Settings, checkpoint: Checkpoint) -> EngineConfig:
 
 
 def redis_link(settings: Settings, metrics: Metrics) -> RedisLink | None:
-    """The one link to Redis, for cache and limits alike; None where no Redis is set. Start it, and close it at the end.
+    """The link to Redis, for the cache, and for rate limits that have no Redis of their own; None where none is set.
 
-    Raises ConfigError for a URL that means nothing; whether anybody answers there is not looked at.
+    Start it, and close it at the end. Raises ConfigError for a URL that means nothing; whether anybody answers there is
+    not looked at.
     """
-    if settings.redis_url is None:
+    return _link(settings, "redis_url", settings.redis_url, "redis", metrics)
+
+
+def rate_limit_link(settings: Settings, metrics: Metrics) -> RedisLink | None:
+    """The link to the rate limits' own Redis; None where they share the cache's. Otherwise as `redis_link`."""
+    return _link(settings, "rate_limit_redis_url", settings.rate_limit_redis_url, "rates", metrics)
+
+
+def _link(settings: Settings, setting: str, url: str | None, name: str, metrics: Metrics) -> RedisLink | None:
+    if url is None:
         return None
     try:
-        return RedisLink(settings.redis_url, metrics=metrics)
+        return RedisLink(url, name, metrics)
     except (ValueError, TypeError):
         raise ConfigError(
-            f"{settings.origin('redis_url')}: redis_url is no URL of a Redis server; "
+            f"{settings.origin(setting)}: {setting} is no URL of a Redis server; "
             "expected such as redis://:password@host:6379/0",
-            field="redis_url",
+            field=setting,
         ) from None
 
 

@@ -27,13 +27,13 @@ from aiohttp import web
 from nllbd import log
 from nllbd.accounts import Accounts
 from nllbd.announce import Announcement
-from nllbd.assembly import engine_config, redis_link, segment_cache
+from nllbd.assembly import engine_config, rate_limit_link, redis_link, segment_cache
 from nllbd.bridge.process import ProcessEngine
 from nllbd.bridge.protocol import EngineInfo
 from nllbd.cache.cache import SegmentCache
 from nllbd.checkpoint import read_checkpoint, resolve_model
 from nllbd.config import Settings, load_settings
-from nllbd.errors import NllbdError
+from nllbd.errors import ConfigError, NllbdError
 from nllbd.http.app import build_app, build_metrics_app
 from nllbd.http.context import AppContext
 from nllbd.http.server import count_silent, make_runner
@@ -41,6 +41,7 @@ from nllbd.job import cap_warning
 from nllbd.lifecycle import Lifecycle, LifecycleState
 from nllbd.metrics import CONFIG_RELOADS, Metrics
 from nllbd.redis_client import RedisLink
+from nllbd.security.guard import notes as security_notes
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
 from nllbd.systemd import Notifier, inherit_sockets
 from nllbd.text.detect import Detector
@@ -118,6 +119,7 @@ class Daemon:
         self._engine: ProcessEngine
         self._cache: SegmentCache
         self._redis: RedisLink | None = None
+        self._rate_redis: RedisLink | None = None
         self._http: _Endpoint
         self._metrics: _Endpoint
 
@@ -151,7 +153,7 @@ class Daemon:
     def _assemble(self) -> None:
         """Everything that needs no socket and no engine process yet."""
         settings = self._settings
-        for note in settings.notes:
+        for note in (*settings.notes, *security_notes(settings)):
             logger.warning("settings", note=note)
         checkpoint = read_checkpoint(resolve_model(settings.model, settings.model_dir))
         if warning := cap_warning(settings, checkpoint):
@@ -163,6 +165,7 @@ class Daemon:
         metrics.watch_settings(lambda: self._settings.fingerprint)
         tracing = open_tracing(settings.otlp_endpoint)
         self._redis = redis_link(settings, metrics)
+        self._rate_redis = rate_limit_link(settings, metrics)
         self._cache = segment_cache(settings, checkpoint, metrics, self._redis)
         translator = Translator(
             engine=self._engine,
@@ -184,6 +187,7 @@ class Daemon:
             tokenizer=tokenizer,
             detector=detector,
             accounts=Accounts.from_settings(settings),
+            rate_redis=self._rate_redis or self._redis,
             tracing=tracing,
         )
 
@@ -193,13 +197,26 @@ class Daemon:
         http, metrics = sort_inherited(inherit_sockets(os.environ))
         http = http or bind(settings.host, settings.port, "")
         self._http = await self._open(http, build_app(self._context))
-        check_exposure(http, bool(settings.api_key), settings.allow_anonymous)
+        await self._check_exposure(http)
         if not metrics and settings.metrics_port:
             metrics = bind(settings.metrics_host, settings.metrics_port, "metrics_")
         self._metrics = await self._open(metrics, build_metrics_app(self._context))
         for endpoint in (self._http, self._metrics):
             await endpoint.accept(inherited=False)
         await self._metrics.accept(inherited=True)
+
+    async def _check_exposure(self, listeners: list[Listener]) -> None:
+        """Raises ConfigError if strangers could come in unknown. Stored keys count if there are any."""
+        guard, accounts = self._context.guard, self._context.accounts
+        guard.is_exposed = not all(listener.is_private for listener in listeners)
+        if guard.is_exposed and not guard.has_credentials and not self._settings.allow_anonymous:
+            accounts.start()
+            await accounts.wait_settled()
+        try:
+            check_exposure(listeners, guard.has_credentials, self._settings.allow_anonymous)
+        except ConfigError:
+            await accounts.close()
+            raise
 
     async def _open(self, listeners: list[Listener], app: web.Application) -> _Endpoint:
         endpoint = _Endpoint(listeners, make_runner(app, shutdown_timeout=_FLUSH_S), [])
@@ -214,8 +231,8 @@ class Daemon:
         patience = self._spawn(self._ask_for_time())
         await self._engine.start()
         self._closers.append(self._close_cache)
-        if self._redis is not None:
-            self._redis.start()
+        for link in filter(None, (self._redis, self._rate_redis)):
+            link.start()
         self._closers.append(self._context.accounts.close)  # after the engine's: what was translated is booked
         self._context.accounts.start()
         ready = asyncio.ensure_future(self._engine.wait_ready())
@@ -241,7 +258,7 @@ class Daemon:
             device=info.device,
             dtype=info.dtype,
             languages=self._context.tokenizer.languages.codes,
-            needs_key=self._settings.api_key is not None,
+            needs_key=not self._context.guard.lets_anonymous_in,
             start_s=self._lifecycle.uptime_s,
         )
         self._notifier.ready(f"serving {announcement.model} on {announcement.url}")
@@ -271,16 +288,19 @@ class Daemon:
         self._notifier.reloading()
         try:
             fresh = await asyncio.to_thread(self._reload)
+            settings, cold = self._settings.reloaded(fresh)
+            self._context.apply(settings)
         except NllbdError as error:
             logger.error("settings not reloaded", reason=error.message)
             self._context.metrics.add(CONFIG_RELOADS, result="failed")
         else:
-            self._settings, cold = self._settings.reloaded(fresh)
-            self._context.apply(self._settings)
+            self._settings = settings
             log.set_level(self._settings.log_level)
             logger.info("settings reloaded", need_restart=cold)
             self._context.metrics.add(CONFIG_RELOADS, result="ok")
             self._context.accounts.audit.record("settings.reloaded", need_restart=" ".join(cold))
+            if self._context.accounts.is_open:
+                await self._context.accounts.keys.refresh()
         if self._lifecycle.is_ready:
             self._notifier.ready()
 
@@ -345,8 +365,8 @@ class Daemon:
 
     async def _close_cache(self) -> None:
         await self._cache.close()
-        if self._redis is not None:
-            await self._redis.close()
+        for link in filter(None, (self._redis, self._rate_redis)):
+            await link.close()
 
     async def _stop_engine(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

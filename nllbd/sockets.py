@@ -108,7 +108,8 @@ def check_exposure(listeners: Iterable[Listener], has_credentials: bool, allow_a
     if exposed and not has_credentials and not allow_anonymous:
         raise ConfigError(
             f"{', '.join(exposed)} can be reached from other machines and no credentials are set: "
-            "set api_key, listen on 127.0.0.1, or set allow_anonymous if that is meant",
+            "set api_key, store a key (`nllbd keys create`), listen on 127.0.0.1, or set allow_anonymous if that is "
+            "meant",
             field="allow_anonymous",
         )
 

@@ -11,6 +11,7 @@ from nllbd.security.rates import RateLimiter
 from nllbd.security.redis_buckets import RedisBuckets
 from nllbd.security.sessions import Sessions
 from nllbd.security.tokens import Tokens
+from nllbd.security.tokens import notes as token_notes
 
 
 class Guard:
@@ -58,3 +59,11 @@ class Guard:
             self._had_keys = bool(keys.num_keys)
             return True
         return False
+
+
+def notes(settings: Settings) -> tuple[str, ...]:
+    """What an operator should know of the settings about access."""
+    found = token_notes(settings)
+    if settings.allow_anonymous and (settings.api_key or settings.jwt_secret or settings.jwt_jwks_file):
+        found += ("allow_anonymous is set: requests without credentials are served although credentials are set, too",)
+    return found
