@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "languages": "list the languages of a model",
         "config": "show, check or write down the settings",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
+        "keys": "create, list, revoke and rotate API keys",
         "model": "list, describe, verify and quantize model folders",
     }
 )

@@ -7,6 +7,7 @@ event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -146,9 +147,13 @@ def _create_engine(url: URL) -> AsyncEngine:
 
 def _prepare_sqlite(engine: AsyncEngine, path: Path) -> None:
     """Write-ahead log, every commit on disk, our own BEGIN (the driver's comes too late for reads and for DDL)."""
-    with suppress(OSError):
+    with suppress(OSError):  # what is wrong here will be wrong when SQLite opens the file, and is told then
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
+        if not path.exists():
+            path.touch(mode=0o600)
+            if os.geteuid() == 0:  # `nllbd keys` as root in a service's folder: the service must be able to write
+                owner = path.parent.stat()
+                os.chown(path, owner.st_uid, owner.st_gid)
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
