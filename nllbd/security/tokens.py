@@ -183,7 +183,6 @@ def _rsa_key(entry: Mapping[str, Any]) -> Any:
         )
     key = jwt.PyJWK(dict(entry), algorithm=_RS256).key
     if key.key_size < _MIN_RSA_BITS:
-        raise ConfigError(
-            f"jwt_jwks_file: an RSA key of {key.key_size} bits; use {_MIN_RSA_BITS}", field="jwt_jwks_file"
-        )
+        message = f"jwt_jwks_file: an RSA key of {key.key_size} bits is too weak; use at least {_MIN_RSA_BITS}"
+        raise ConfigError(message, field="jwt_jwks_file")
     return key
