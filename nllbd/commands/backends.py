@@ -87,7 +87,7 @@ class LocalBackend:
         self._translator = Translator(
             engine=self._engine,
             tokenizer=tokenizer,
-            detector=Detector(tokenizer.languages, settings.detect_threshold),
+            detector=Detector(tokenizer.languages, settings.detect_threshold, settings.detect_model),
             checkpoint=checkpoint,
             settings=settings,
             metrics=Metrics(),

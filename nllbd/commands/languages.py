@@ -9,7 +9,7 @@ from nllbd.commands.output import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_settings(parser, ["model", "model_dir", "detect_threshold"])
+    add_settings(parser, ["model", "model_dir", "detect_threshold", "detect_model"])
     parser.add_argument("--all", action="store_true", help="all 202 languages of NLLB-200, whatever the model knows")
 
 
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     codes = None if args.all else read_checkpoint(resolve_model(settings.model, settings.model_dir)).languages
     languages = Languages(codes)
-    detectable = Detector(languages, settings.detect_threshold).detectable()
+    detectable = Detector(languages, settings.detect_threshold, settings.detect_model).detectable()
     rows = [
         (it.code, it.bcp47, it.name, it.native_name or "", "yes" if it.code in detectable else "no") for it in languages
     ]

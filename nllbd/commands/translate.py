@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--length-penalty", type=float, metavar="P")
     search.add_argument("--early-stopping", choices=("true", "false", "never"))
     search.add_argument("--max-length", type=int, metavar="N", help="most tokens of a sentence's translation")
-    add_settings(parser, (*MODEL_SETTINGS, "api_key", "detect_threshold"))
+    add_settings(parser, (*MODEL_SETTINGS, "api_key", "detect_threshold", "detect_model"))
 
 
 def run(args: argparse.Namespace) -> int:
