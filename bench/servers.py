@@ -57,6 +57,10 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def rss(self) -> int:
         """Bytes resident, children included."""
         main = psutil.Process(self._process.pid)
