@@ -10,7 +10,7 @@ connections of the same client; the goal is half of the echo's requests/s.
 Each server in turn has the first core for itself; client and engine process share the others, and the shares that they
 used are told: were they full, they and not the server would be measured. The engine takes 2 ms a step, as a GPU does:
 it sleeps, for on two cores it must not take from the client what it would not take on a host with a GPU. Beside
-requests/s stand the processor microseconds of the server process for each request, which other processes hardly disturb.
+requests/s stand the processor microseconds of the server process for each request, which others hardly disturb.
 
 Last, the daemon runs once more under a sampling timer (profiled.py): its microseconds by stage.
 """

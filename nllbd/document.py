@@ -6,7 +6,8 @@ Planning is pure and thread-safe, so that large texts are planned off the event 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from nllbd.errors import LanguageNotDetected
 from nllbd.job import TextFormat, TextTranslation, TranslationJob
@@ -25,8 +26,7 @@ Key = tuple[str, str]
 Translations = dict[Key, SegmentTranslation]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A stretch of the answer: `before`, a translation, `after`. Without `key` only what stands around it.
 
     `span` is the segment's place in the source, [start, end) in code points; in HTML the place of the run between two
@@ -39,8 +39,7 @@ class Part:
     span: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class TextPlan:
+class TextPlan(msgspec.Struct, frozen=True):
     """One text, ready to be translated. Without parts it is returned as it is, with `warnings`.
 
     `segments` has each distinct segment of its parts once, in order.
@@ -131,8 +130,8 @@ def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextT
         text=_join(plan, done, 0),
         source_lang=source,
         detected_confidence=plan.confidence,
-        alternatives=tuple(_join(plan, done, rank) for rank in range(num_alternatives)),
-        warnings=tuple(dict.fromkeys(warning for segment in found for warning in segment.warnings)),
+        alternatives=tuple([_join(plan, done, rank) for rank in range(num_alternatives)]),
+        warnings=tuple(dict.fromkeys([warning for segment in found for warning in segment.warnings])),
     )
 
 
@@ -146,4 +145,4 @@ def write_part(plan: TextPlan, part: Part, done: Translations, rank: int = 0) ->
 
 
 def _join(plan: TextPlan, done: Translations, rank: int) -> str:
-    return "".join(write_part(plan, part, done, rank) for part in plan.parts)
+    return "".join([write_part(plan, part, done, rank) for part in plan.parts])

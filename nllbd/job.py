@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
 
 from nllbd.errors import ConfigError, InvalidValue
 from nllbd.sched.sequence import EarlyStopping, Priority, SearchParams
@@ -28,8 +29,7 @@ TextFormat = Literal["text", "html"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class TranslationJob:
+class TranslationJob(msgspec.Struct, frozen=True):
     """One request for translation, in whichever dialect it came.
 
     Languages are names that `Languages.resolve` knows (FLORES, BCP-47, ISO, English); `source_lang=None` means detect,
@@ -59,13 +59,18 @@ class TranslationJob:
     guess_language: bool = False
     fallback_lang: str | None = None
 
+    @property
+    def has_search_wishes(self) -> bool:
+        """Whether the request says anything of how to search."""
+        wishes = (self.num_beams, self.length_penalty, self.early_stopping, self.max_length)
+        return self.num_alternatives != 0 or wishes != (None, None, None, None)
+
     def text_field(self, index: int) -> str:
         """The name of text `index` in the request's own words."""
         return f"{self.field}[{index}]" if self.is_list else self.field
 
 
-@dataclass(frozen=True, slots=True)
-class TextTranslation:
+class TextTranslation(msgspec.Struct, frozen=True):
     """The translation of one text. `detected_confidence` is None unless the source language was detected.
 
     `source_lang` is None for a text that was returned as it is before any language was looked for.
@@ -78,8 +83,7 @@ class TextTranslation:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What a job cost. `cached_segments` of its `segments` came from the cache; tokens are those of the others, language
     code and `</s>` included; times are the slowest segment's, in seconds. `peak_lanes`: the most lanes of the batch, all
     requests' together, while segments of this one were in it.
@@ -97,18 +101,16 @@ class Usage:
     peak_lanes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TranslationResult:
+class TranslationResult(msgspec.Struct, frozen=True):
     """The answer to one job: `translations` in the order of its texts."""
 
     translations: tuple[TextTranslation, ...]
     target_lang: str
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     duration_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentEvent:
+class SegmentEvent(msgspec.Struct, frozen=True):
     """A segment that is final, and so are all before it in its text.
 
     `source_span` is the part of the text it translates, as code point offsets [start, end). The `text` of one
@@ -125,7 +127,7 @@ class SegmentEvent:
 def sum_usage(usages: Iterable[Usage]) -> Usage:
     """What jobs cost together, at least one: counts add up, of times and widths the greatest counts."""
     parts = tuple(usages)
-    together = {item.name: sum if item.name in _COUNTED else max for item in fields(Usage)}
+    together = {name: sum if name in _COUNTED else max for name in Usage.__struct_fields__}
     return Usage(**{name: combine(getattr(part, name) for part in parts) for name, combine in together.items()})
 
 

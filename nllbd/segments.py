@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
+
+import msgspec
 
 from nllbd import metrics as m
 from nllbd.bridge.protocol import EngineClient, EngineState
@@ -35,8 +36,7 @@ T = TypeVar("T")
 _Ids = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """A sentence to translate. `way` is the first way to try, `source_ids` what it gives the engine."""
 
     core: str
@@ -49,8 +49,7 @@ class Segment:
         return sum(map(len, self.source_ids))
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """How a segment is wanted, and by whom. `field` names the text in errors; without `cache_name` nothing is kept."""
 
     target: Language
@@ -63,8 +62,7 @@ class Order:
     cache_name: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentTranslation:
+class SegmentTranslation(msgspec.Struct, frozen=True):
     """What came of a segment: translations best first, what is to be said about the best, and what it took.
 
     `is_cached`: it took nothing. `is_lasting`: the same would come of it at any other time.
@@ -136,7 +134,7 @@ class SegmentTranslator:
         try:
             again = await self._try_ways(segment, order, params)
         except NllbdError:
-            return replace(first, is_lasting=False)
+            return msgspec.structs.replace(first, is_lasting=False)
         better = again if len(again.warnings) < len(first.warnings) else first
         return SegmentTranslation(better.texts, better.warnings, first.outcomes + again.outcomes)
 
@@ -146,14 +144,23 @@ class SegmentTranslator:
         for way, source_ids in self._ways(segment):
             found = await gather([self._run(ids, order, params) for ids in source_ids])
             outcomes += tuple(found)
-            restored = await self._pacer.run(partial(self._restore, way, found, params.num_hypotheses))
-            if restored[0].is_complete:
+            make = partial(self._judge, way, found, segment, order, params.num_hypotheses)
+            is_complete, texts, warnings = await self._pacer.run(make)
+            if is_complete:
                 break
+        return SegmentTranslation(texts, warnings, outcomes)
+
+    def _judge(
+        self, way: Way, found: list[SequenceOutcome], segment: Segment, order: Order, num_hypotheses: int
+    ) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+        """Whether all is there that must survive; the translations, best first; what is to be said of the best."""
+        restored = self._restore(way, found, num_hypotheses)
+        best = restored[0]
         warnings = [TRUNCATED] if any(outcome.reason is FinishReason.LENGTH for outcome in found) else []
-        warnings += restored[0].warnings
-        check = partial(guard.check, segment.core, restored[0].text, segment.source, order.target)
-        warnings += await self._pacer.run(check)
-        return SegmentTranslation(tuple(version.text for version in restored), tuple(dict.fromkeys(warnings)), outcomes)
+        warnings += best.warnings
+        warnings += guard.check(segment.core, best.text, segment.source, order.target)
+        texts = tuple([version.text for version in restored])
+        return best.is_complete, texts, tuple(dict.fromkeys(warnings)) if warnings else ()
 
     def _ways(self, segment: Segment) -> Iterator[tuple[Way, tuple[_Ids, ...]]]:
         yield segment.way, segment.source_ids
@@ -167,7 +174,6 @@ class SegmentTranslator:
 
     async def _run(self, source_ids: _Ids, order: Order, params: SearchParams) -> SequenceOutcome:
         key = SegmentKey(source_ids, order.target_id, params, order.tenant)
-        self._metrics.add(m.SEQUENCES, result="joined" if self._inflight.holds(key) else "submitted")
         began_s = time.time()
         outcome = await self._inflight.get(key, order.waiter)
         self._tracing.sequence(began_s, outcome.queue_s, outcome.encode_s, outcome.decode_s)

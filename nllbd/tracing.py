@@ -70,12 +70,15 @@ class Tracing(Protocol):
         """Send what is left; blocks for FLUSH_S or so at the most."""
 
 
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
 class _NoTracing:
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
-        return nullcontext()
+        return _NOTHING
 
     def span(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext()
+        return _NOTHING
 
     def sequence(self, began_s: float, queue_s: float, encode_s: float, decode_s: float) -> None:
         return

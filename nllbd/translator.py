@@ -99,9 +99,10 @@ class Translator:
         self._clock = clock
         self._tracing = tracing
         self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
+        self._usual_params: SearchParams | None = None
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nllbd-text")
         self._pacer = Pacer()
-        self.inflight = InflightTable(engine, clock)
+        self.inflight = InflightTable(engine, clock, self._count_asked)
         self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics, self._pacer, cache, tracing)
         self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
 
@@ -111,6 +112,7 @@ class Translator:
     def apply(self, settings: Settings) -> None:
         """Take over settings that changed live; jobs under way keep theirs."""
         self._settings = settings
+        self._usual_params = None
         if self._cache is not None:
             self._cache.apply(settings.cache_ttl_s, settings.cache_max_items)
 
@@ -150,7 +152,7 @@ class Translator:
         languages = self._tokenizer.languages
         target = languages.resolve(job.target_lang, "target_lang")
         source = None if job.source_lang is None else languages.resolve(job.source_lang, "source_lang")
-        params = search_params(job, self._settings, self._checkpoint)
+        params = self._search_params(job)
         run = _Run(job, target, self._tokenizer.language_id(target.code), params, started + timeout, emit=emit)
         try:
             async with asyncio.timeout(timeout):
@@ -168,6 +170,14 @@ class Translator:
         )
         self._metrics.observe(m.TRANSLATION_DURATION, result.duration_s)
         return result
+
+    def _search_params(self, job: TranslationJob) -> SearchParams:
+        """Of a job; those of jobs without wishes are worked out once."""
+        if job.has_search_wishes:
+            return search_params(job, self._settings, self._checkpoint)
+        if self._usual_params is None:
+            self._usual_params = search_params(job, self._settings, self._checkpoint)
+        return self._usual_params
 
     async def _plan(self, run: _Run, source: Language | None) -> None:
         job = run.job
@@ -187,8 +197,11 @@ class Translator:
         for index, plan in enumerate(run.plans):
             for segment in plan.segments:
                 run.segments.setdefault((segment.source.code, segment.core), (index, segment))
-            run.num_occurrences += sum(part.key is not None for part in plan.parts)
-            passed += sum(part.key is None and not (part.before + part.after).isspace() for part in plan.parts)
+            for part in plan.parts:
+                if part.key is not None:
+                    run.num_occurrences += 1
+                elif not (part.before + part.after).isspace():
+                    passed += 1
         self._count_segments("passed_through", passed)
         self._count_segments("repeated", run.num_occurrences - len(run.segments))
 
@@ -208,7 +221,7 @@ class Translator:
 
     async def _translate_admitted(self, run: _Run) -> None:
         missing = [segment for key, (_, segment) in run.segments.items() if key not in run.done]
-        tokens = sum(segment.num_tokens for segment in missing)
+        tokens = sum([segment.num_tokens for segment in missing])
         ticket = Ticket(run.job.priority, len(missing), tokens, run.params.num_beams)
         self.admission.enter(ticket, run.deadline - self._clock())
         self._metrics.add(m.TRANSLATION_REQUESTS)
@@ -240,7 +253,7 @@ class Translator:
                     run.names.get(key),
                 )
                 run.done[key] = await self._segments.translate(segment, order)
-                self.admission.finish_segment(ticket, segment.num_tokens, self._engine.stats.num_waiting > 0)
+                self.admission.finish_segment(ticket, segment.num_tokens, self._engine.num_waiting > 0)
                 if events:
                     events.advance(key)
 
@@ -256,6 +269,9 @@ class Translator:
         progress = f"{done} of {total} segments were done" if total else "the text was still being split"
         return DeadlineExceeded(f"not finished within {timeout:g} s ({progress}); raise timeout_s or send less at once")
 
+    def _count_asked(self, joined: bool) -> None:
+        self._metrics.add(m.SEQUENCES, result="joined" if joined else "submitted")
+
     def _count_segments(self, result: str, number: int) -> None:
         if number:
             self._metrics.add(m.SEGMENTS, number, result=result)
@@ -269,17 +285,27 @@ def _name_all(name: Namer, keys: list[Key]) -> dict[Key, bytes]:
 
 
 def _usage(run: _Run) -> Usage:
-    outcomes = [outcome for found in run.done.values() for outcome in found.outcomes]
-    parts = (part for plan in run.plans for part in plan.parts)
+    target_tokens = peak_lanes = 0
+    queue_s = encode_s = decode_s = 0.0
+    cached = set()
+    for key, found in run.done.items():
+        if found.is_cached:
+            cached.add(key)
+        for outcome in found.outcomes:
+            target_tokens += len(outcome.hypotheses[0].token_ids)
+            queue_s = max(queue_s, outcome.queue_s)
+            encode_s = max(encode_s, outcome.encode_s)
+            decode_s = max(decode_s, outcome.decode_s)
+            peak_lanes = max(peak_lanes, outcome.peak_lanes)
     return Usage(
         characters=sum(map(len, run.job.texts)),
         segments=run.num_occurrences,
-        cached_segments=sum(part.key is not None and run.done[part.key].is_cached for part in parts),
-        source_tokens=sum(it.num_tokens for key, (_, it) in run.segments.items() if not run.done[key].is_cached),
-        target_tokens=sum(len(outcome.hypotheses[0].token_ids) for outcome in outcomes),
-        queue_s=max((outcome.queue_s for outcome in outcomes), default=0.0),
-        encode_s=max((outcome.encode_s for outcome in outcomes), default=0.0),
-        decode_s=max((outcome.decode_s for outcome in outcomes), default=0.0),
+        cached_segments=sum(part.key in cached for plan in run.plans for part in plan.parts) if cached else 0,
+        source_tokens=sum([segment.num_tokens for key, (_, segment) in run.segments.items() if key not in cached]),
+        target_tokens=target_tokens,
+        queue_s=queue_s,
+        encode_s=encode_s,
+        decode_s=decode_s,
         beams=run.params.num_beams,
-        peak_lanes=max((outcome.peak_lanes for outcome in outcomes), default=0),
+        peak_lanes=peak_lanes,
     )

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 
+import msgspec
 from aiohttp import web
 
 from nllbd.http.auth import require_authenticated
@@ -102,4 +102,4 @@ def _book(request: web.Request, usage: Usage) -> None:
 def _scoped(request: web.Request, job: TranslationJob) -> TranslationJob:
     """The job, within what its sender may see of the cache."""
     scope = request.app[CONTEXT].settings.cache_scope
-    return replace(job, tenant=cache_tenant(request[EXCHANGE].principal, scope))
+    return msgspec.structs.replace(job, tenant=cache_tenant(request[EXCHANGE].principal, scope))

@@ -81,6 +81,8 @@ RETRIES: Mapping[str, Retry] = MappingProxyType(
 def retry_params(warnings: Iterable[str], params: SearchParams, max_num_beams: int) -> SearchParams | None:
     """Settings for a second attempt, or None when the warnings ask for none (or it would be the same search)."""
     given = set(warnings)
+    if not given:
+        return None
     advice = next((RETRIES[warning] for warning in WARNINGS if warning in given and warning in RETRIES), None)
     if advice is None:
         return None

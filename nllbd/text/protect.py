@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from nllbd.text.guard import UNK
 from nllbd.text.spans import find_spans, is_language
 from nllbd.text.tokenizer import UNK_MARK, Tokenizer
@@ -45,8 +47,7 @@ _CHANGING = re.compile(r"<(?:super|sub|fraction|circle|compat)>")
 _SYMBOLS = frozenset("%@#&*/\\§‰_")  # punctuation to Unicode, but no other sign can stand for them
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """What became of a core. `warnings`: placeholder_lost (try the next way), placeholder_split, unk."""
 
     text: str
@@ -76,8 +77,7 @@ class _Unknown:
         return ("L" in kinds and not any(self.glued)) or (not _SYMBOLS.isdisjoint(self.text) and not all(self.glued))
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """One way to translate a core: translate each of `texts` (there may be none), hand the outputs to `restore`."""
 
     kind: Literal["raw", "masked", "split"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import sentencex
 
 from nllbd.languages import Language
@@ -42,8 +42,7 @@ _WINDOW = 2_000
 _NO_SPACE_BEFORE = frozenset(".,;:!?)]}»”’…。，、；：！？）】》」』")
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
+class _Cut(msgspec.Struct, frozen=True):
     """A piece as offsets. An empty core: nothing to translate."""
 
     start: int
@@ -56,8 +55,7 @@ class _Cut:
         return self.core_start == self.core_end
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A run of the text: `prefix + core + suffix`; all pieces concatenate to the text.
 
     `core` is what to translate, free of white space at its edges; empty where there is nothing to translate (blank
