@@ -38,7 +38,9 @@ class RateMeter:
     """Lane tokens a second while the engine had more than it could hold.
 
     Only such times count: an engine that decodes one sentence is far slower, in tokens, than a full one, and judging
-    the queue by it would turn clients away from an idle machine. None until it was saturated once.
+    the queue by it would turn clients away from an idle machine. None until it was saturated once. For that long there
+    is what single segments suggest, `supposed`: what a batch full of the likes of them would do. That is too much
+    rather than too little, and keeps a first rush from being let in whole.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,6 +48,18 @@ class RateMeter:
         self._since: float | None = None
         self._done = 0
         self.rate: float | None = None
+        self.supposed: float | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The rate to reckon with."""
+        return self.supposed if self.rate is None else self.rate
+
+    def suppose(self, rate: float) -> None:
+        """A segment went through the engine at such a speed that a full batch would do `rate`."""
+        if self.rate is None:
+            old = rate if self.supposed is None else self.supposed
+            self.supposed = old + _SMOOTHING * (rate - old)
 
     def record(self, work: int, saturated: bool) -> None:
         """`work` lane tokens were finished just now."""
@@ -134,7 +148,7 @@ class Admission:
             )
 
     def _check_time(self, ticket: Ticket, timeout_s: float) -> None:
-        rate = self.meter.rate
+        rate = self.meter.best
         if not rate or not self._tickets:
             return
         affordable = rate * timeout_s
@@ -150,6 +164,6 @@ class Admission:
         )
 
     def _retry_after(self, excess_work: float) -> float:
-        rate = self.meter.rate
+        rate = self.meter.best
         seconds = excess_work / rate if rate else 1.0
         return float(min(max(math.ceil(seconds), 1), _MAX_RETRY_AFTER_S))

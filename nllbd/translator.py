@@ -41,7 +41,7 @@ from nllbd.languages import Language
 from nllbd.metrics import Metrics
 from nllbd.pacing import Pacer
 from nllbd.sched.sequence import SearchParams
-from nllbd.segments import Order, Segment, SegmentTranslator, from_cache, gather
+from nllbd.segments import Order, Segment, SegmentTranslation, SegmentTranslator, from_cache, gather
 from nllbd.streaming import EventOrder
 from nllbd.text.detect import Detection, Detector
 from nllbd.text.tokenizer import Tokenizer
@@ -252,12 +252,20 @@ class Translator:
                     job.tenant,
                     run.names.get(key),
                 )
-                run.done[key] = await self._segments.translate(segment, order)
+                run.done[key] = found = await self._segments.translate(segment, order)
+                self._suppose_rate(segment, found)
                 self.admission.finish_segment(ticket, segment.num_tokens, self._engine.num_waiting > 0)
                 if events:
                     events.advance(key)
 
         await gather(work() for _ in range(min(len(missing), self._window(run.params))))
+
+    def _suppose_rate(self, segment: Segment, found: SegmentTranslation) -> None:
+        """Until the engine was seen at work with a full batch: what one would do of segments such as this."""
+        info, meter = self._engine.info, self.admission.meter
+        busy_s = max((outcome.encode_s + outcome.decode_s for outcome in found.outcomes), default=0.0)
+        if meter.rate is None and info is not None and busy_s > 0:
+            meter.suppose(segment.num_tokens * info.max_num_lanes / busy_s)
 
     def _window(self, params: SearchParams) -> int:
         """Twice what the engine can hold, so that it never waits for us."""

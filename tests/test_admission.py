@@ -132,3 +132,17 @@ def test_sums_come_back_to_zero(jobs: list[tuple[int, int, int, bool]]) -> None:
         admission.leave(made)
     assert (admission.num_segments, admission.num_tokens, admission.work_ahead(ticket(10))) == (0, 0, 0)
     assert admission._work == 0
+
+
+def test_before_a_measured_rate_single_segments_tell() -> None:
+    admission = Admission(max_segments=1000, max_tokens=1_000_000, clock=Clock())
+    for rate in (100.0, 100.0, 90.0):
+        admission.meter.suppose(rate)
+    assert admission.meter.best == pytest.approx(97.0)
+    admission.enter(ticket(1000), timeout_s=12)
+    with pytest.raises(Overloaded):
+        admission.enter(ticket(1000), timeout_s=12)
+    admission.meter.rate = 500.0  # what was measured counts from then on, and alone
+    admission.meter.suppose(1.0)
+    assert admission.meter.best == 500.0
+    admission.enter(ticket(1000), timeout_s=12)
