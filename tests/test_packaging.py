@@ -20,8 +20,11 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
 
-#: Imported only where present; nllbd runs without them. (`opentelemetry` is the extra `otel`.)
-OPTIONAL = {"opentelemetry", "pynvml", "triton"}
+#: Imported only where present; nllbd runs without them. (`opentelemetry` is the extra `otel`, `huggingface_hub` and its
+#: `httpx2` are `hub`.)
+OPTIONAL = {"fasttext", "httpx2", "huggingface_hub", "opentelemetry", "pynvml", "triton"}
+#: Names that many distributions share, and the one that brings what is imported of them.
+NAMESPACES = {"azure": "azure-ai-translation-text", "google": "google-cloud-translate"}
 
 
 def normal(name: str) -> str:
@@ -47,7 +50,7 @@ def distributions(folder: Path) -> set[str]:
     """The installed distributions that the files under `folder` import from."""
     outside = set(imported_from(folder)) - sys.stdlib_module_names - {"nllbd", "bench", "tests"} - OPTIONAL
     known = packages_distributions()  # what is not installed here (an extra) is taken to be called as it is imported
-    return {normal(known.get(name, [name])[0]) for name in outside}
+    return {NAMESPACES.get(name) or normal(known.get(name, [name])[0]) for name in outside}
 
 
 def test_what_the_package_imports_is_what_it_declares() -> None:
