@@ -15,6 +15,9 @@ from nllbd.cache.memory import MemoryCache
 from nllbd.cache.remote import RemoteCache
 from nllbd.metrics import Metrics
 
+#: Most jobs are asked for alike: their namers are made once.
+_MAX_NAMERS = 256
+
 
 class SegmentCache:
     """Translations by name. One event loop. `ttl_s` = 0 turns it off.
@@ -45,6 +48,7 @@ class SegmentCache:
         self._metrics = metrics
         self._remote = remote
         self._clock = clock
+        self._namers: dict[tuple[str, str, Recipe], Namer] = {}
 
     @property
     def is_on(self) -> bool:
@@ -60,8 +64,15 @@ class SegmentCache:
 
     def namer(self, device: str, dtype: str, recipe: Recipe) -> Namer:
         """Names for the segments of one job, on an engine of such a device and dtype."""
+        known = self._namers.get((device, dtype, recipe))
+        if known is not None:
+            return known
         origin = Origin(self._code, self._model, self._runner, device.partition(":")[0], dtype)
-        return make_namer(self._name_key, origin, recipe)
+        namer = make_namer(self._name_key, origin, recipe)
+        if len(self._namers) >= _MAX_NAMERS:
+            self._namers.clear()
+        self._namers[device, dtype, recipe] = namer
+        return namer
 
     async def find(self, names: Sequence[bytes]) -> dict[bytes, Entry]:
         """What is known of `names`. Never raises, and waits for Redis no longer than remote.LOOKUP_S."""

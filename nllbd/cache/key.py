@@ -54,7 +54,8 @@ def make_namer(secret: bytes, origin: Origin, recipe: Recipe) -> Namer:
 
     def name(source: str, core: str) -> bytes:
         copy = state.copy()
-        copy.update(_encode_text(source) + _encode_text(core))
+        copy.update(_encode_text(source))
+        copy.update(_encode_text(core))
         return copy.digest()
 
     return name

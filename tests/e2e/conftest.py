@@ -101,6 +101,8 @@ def _spawn(folder: Path, settings: dict[str, Any]) -> Daemon:
     flags = {"port": port, "metrics_port": metrics_port, "num_threads": 2, "cache_ttl_s": 0, **settings}
     command = [sys.executable, "-m", "nllbd", "serve"]
     for name, value in flags.items():
+        if value is None:  # not given at all
+            continue
         command += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
     log_path = folder / f"daemon-{port}.log"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("NLLBD_")} | {"HOME": str(folder)}
