@@ -12,7 +12,8 @@ import importlib
 import os
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from nllbd import __version__, log
 from nllbd.config import Settings
 from nllbd.config.table import state_folder
 from nllbd.errors import NllbdError, StoreUnavailable
+from nllbd.metrics import AUDIT_DROPPED, STORE_UP, STORED_KEYS, USAGE_LOST, USAGE_WAITING, Metrics
 from nllbd.store.audit import AuditLog
 from nllbd.store.journal import Journal
 from nllbd.store.keys import KeyCache
@@ -48,6 +50,24 @@ def store_url(settings: Settings) -> str:
     return settings.database_url or f"sqlite+aiosqlite:///{state_folder().absolute() / _DATABASE}"
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How many days audit events and usage are kept; 0 = for ever."""
+
+    audit_days: int = 0
+    usage_days: int = 0
+
+    def audit_before(self, now: datetime) -> datetime | None:
+        """Older events may go; None: none."""
+        return now - timedelta(days=self.audit_days) if self.audit_days else None
+
+    def usage_before(self, now: datetime) -> date | None:
+        """Usage of earlier days may go; None: none. The running month stays: quotas count it."""
+        if not self.usage_days:
+            return None
+        return min((now - timedelta(days=self.usage_days)).date(), now.date().replace(day=1))
+
+
 class Accounts:
     """One daemon's view of the store. One event loop.
 
@@ -57,9 +77,17 @@ class Accounts:
         audit: what an operator will want to know of later.
     """
 
-    def __init__(self, url: str = "", journal_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "",
+        journal_folder: Path | None = None,
+        retention: Retention | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         """With `url` "" there is no store: stored keys are unknown, usage is counted in memory only."""
         self._url = url
+        self._retention = retention or Retention()
+        self._metrics = metrics
         journal, left_behind = _open_journal(journal_folder)
         self.keys = KeyCache()
         self.usage = UsageMeter(journal, left_behind)
@@ -67,11 +95,13 @@ class Accounts:
         self._store: Store | None = None
         self._opened = asyncio.Event()
         self._failed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Accounts:
-        return cls(store_url(settings), state_folder() / _JOURNAL)
+    def from_settings(cls, settings: Settings, metrics: Metrics) -> Accounts:
+        retention = Retention(settings.audit_retention_days, settings.usage_retention_days)
+        return cls(store_url(settings), state_folder() / _JOURNAL, retention, metrics)
 
     @property
     def store(self) -> Store:
@@ -86,11 +116,9 @@ class Accounts:
 
     def start(self) -> None:
         """Begin to open the store; it goes on in the background until it is open. A second call changes nothing."""
-        if self._tasks:
-            return
-        self.audit.record("daemon.started", version=__version__)
-        if self._url:
-            self._tasks.append(asyncio.create_task(self._run()))
+        if self._url and self._running is None:
+            self.audit.record("daemon.started", version=__version__)
+            self._running = asyncio.create_task(self._run())
 
     async def wait_settled(self, timeout_s: float = OPEN_S) -> None:
         """Return when the store is open and its keys are known, or it is clear that this will not be soon."""
@@ -102,21 +130,22 @@ class Accounts:
             wait.cancel()
 
     async def close(self) -> None:
-        """Flush within a time limit; what the database does not take stays in the journal."""
-        self.audit.record("daemon.stopped")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(TimeoutError, StoreUnavailable):
-            async with asyncio.timeout(_CLOSE_S):
-                if self._store is not None:
-                    await self.audit.flush(self._store)
+        """Flush within a time limit; what the database does not take stays in the journal. Once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self.audit.record("daemon.stopped")
         store = self._store
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await self.usage.close(store)
-        except TimeoutError:
-            logger.warning("usage is left in the journal: the database took too long")
+                if store is not None:
+                    await self.audit.flush(store)
+        except (TimeoutError, StoreUnavailable) as error:
+            logger.warning("stopped without the database", reason=str(error) or "it took too long")
         if store is not None:
             await store.close()
 
@@ -133,9 +162,10 @@ class Accounts:
             try:
                 module = await asyncio.to_thread(importlib.import_module, "nllbd.store.store")
                 return await module.Store.open(self._url)  # type: ignore[no-any-return]
-            except NllbdError as error:
+            except Exception as error:
                 if not self._failed.is_set():
-                    logger.error("the database cannot be opened; stored keys are refused", reason=error.message)
+                    reason = error.message if isinstance(error, NllbdError) else type(error).__name__
+                    logger.error("the database cannot be opened; stored keys are refused", reason=reason)
                 self._failed.set()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_RETRY_S)
@@ -143,7 +173,7 @@ class Accounts:
     async def _load_totals(self, store: Store) -> None:
         await self.keys.refresh()
         while True:
-            with suppress(StoreUnavailable):
+            with suppress(NllbdError):
                 await self.usage.load(store)
                 break
             await asyncio.sleep(_RETRY_S)
@@ -153,6 +183,7 @@ class Accounts:
         was_away_since: float | None = None
         while True:
             await asyncio.sleep(FLUSH_S)
+            self._report()
             try:
                 await self.usage.flush(store)
                 await self.audit.flush(store)
@@ -172,9 +203,23 @@ class Accounts:
             now = datetime.now(UTC)
             with suppress(NllbdError):
                 await store.tidy(
-                    batches_before=now - _KEEP_BATCHES, sessions_before=now - _KEEP_SESSIONS, audit_before=None
+                    batches_before=now - _KEEP_BATCHES,
+                    sessions_before=now - _KEEP_SESSIONS,
+                    audit_before=self._retention.audit_before(now),
+                    usage_before=self._retention.usage_before(now),
                 )
             await asyncio.sleep(_TIDY_EVERY_S)
+
+    def _report(self) -> None:
+        """Our figures, for the next scrape."""
+        if self._metrics is None:
+            return
+        set_to = self._metrics.set
+        set_to(STORE_UP, float(self.is_open and self.keys.is_current))
+        set_to(STORED_KEYS, self.keys.num_keys)
+        set_to(USAGE_WAITING, self.usage.num_segments)
+        set_to(USAGE_LOST, self.usage.lost_characters)
+        set_to(AUDIT_DROPPED, self.audit.num_dropped)
 
 
 def _open_journal(folder: Path | None) -> tuple[Journal | None, list[str]]:

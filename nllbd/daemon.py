@@ -186,7 +186,7 @@ class Daemon:
             checkpoint=checkpoint,
             tokenizer=tokenizer,
             detector=detector,
-            accounts=Accounts.from_settings(settings),
+            accounts=Accounts.from_settings(settings, metrics),
             rate_redis=self._rate_redis or self._redis,
             tracing=tracing,
         )

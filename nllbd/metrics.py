@@ -176,6 +176,17 @@ CONFIG_INFO = MetricSpec(
 CONFIG_RELOADS = MetricSpec(
     "nllbd_config_reloads_total", Kind.COUNTER, "Reloads of the settings (SIGHUP): ok or failed.", ("result",)
 )
+STORE_UP = MetricSpec("nllbd_store_up", Kind.GAUGE, "1 while the database of keys and usage answers.")
+STORED_KEYS = MetricSpec("nllbd_stored_keys", Kind.GAUGE, "Active stored keys.")
+USAGE_WAITING = MetricSpec(
+    "nllbd_usage_waiting_batches", Kind.GAUGE, "Batches of usage that wait for the database, in the journal."
+)
+USAGE_LOST = MetricSpec(
+    "nllbd_usage_lost_characters",
+    Kind.GAUGE,
+    "Characters since the start that no account was charged: database and disk were both away, and memory was full.",
+)
+AUDIT_DROPPED = MetricSpec("nllbd_audit_dropped_events", Kind.GAUGE, "Audit events since the start that were dropped.")
 ENGINE_STATE = MetricSpec(
     "nllbd_engine_state", Kind.GAUGE, "1 for the state the engine is in, 0 for the others.", ("state",)
 )
@@ -253,6 +264,11 @@ RECORDED = (
     TRANSLATION_REQUESTS,
     TRANSLATION_DURATION,
     CONFIG_RELOADS,
+    STORE_UP,
+    STORED_KEYS,
+    USAGE_WAITING,
+    USAGE_LOST,
+    AUDIT_DROPPED,
 )
 #: Everything that `/metrics` shows (besides the process_* figures of prometheus-client).
 TABLE = (

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store.records": {"principal", "sched.sequence"},
     # What outlives the daemon: its parts in memory (keys, usage, audit) know the database only as a Protocol.
     "store": {"store.records", "errors", "log", "principal", "sched.sequence"},
-    "accounts": {"config", "errors", "log", "store"},
+    "accounts": {"config", "errors", "log", "metrics", "store"},
     "security": {"config", "errors", "log", "principal", "redis_client", "store", "store.records"},
     # The engine: scheduling knows no tensor, the model knows no scheduling, the kernels know neither.
     "sched": {"sched.sequence"},

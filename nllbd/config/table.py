@@ -319,7 +319,12 @@ class Settings:
         "Keys, usage and audit",
         default_text="SQLite in the state folder",
         example='"postgresql+asyncpg://nllbd@localhost/nllbd"',
-        pending=True,
+    )
+    audit_retention_days: int = _row(
+        "Cache and store", 0, kinds.count(0, 36500), "How long audit events are kept; 0 = for ever"
+    )
+    usage_retention_days: int = _row(
+        "Cache and store", 0, kinds.count(0, 36500), "How long usage by day is kept; 0 = for ever"
     )
 
     enable_swagger: bool | None = _row(

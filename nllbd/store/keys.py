@@ -139,9 +139,9 @@ class KeyCache:
             is_full = self._failed_at is not None or began - self._full_at >= FULL_EVERY_S
             async with asyncio.timeout(_REFRESH_S):
                 changes = await self._source.key_changes(None if is_full else self._generation)
-        except (NllbdError, TimeoutError) as error:
+        except Exception as error:
             if self._failed_at is None:
-                reason = error.message if isinstance(error, NllbdError) else "no answer in time"
+                reason = error.message if isinstance(error, NllbdError) else type(error).__name__
                 logger.warning("keys cannot be read; those known go on working", reason=reason, known=self.num_keys)
             self._failed_at = self._clock()
             return False

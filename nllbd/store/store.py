@@ -260,13 +260,22 @@ class Store:
 
     # Upkeep
 
-    async def tidy(self, *, batches_before: datetime, sessions_before: datetime, audit_before: datetime | None) -> None:
-        """Forget batches that nobody will repeat, sessions that ended, and, if a time is given, audit events."""
+    async def tidy(
+        self,
+        *,
+        batches_before: datetime,
+        sessions_before: datetime,
+        audit_before: datetime | None = None,
+        usage_before: date | None = None,
+    ) -> None:
+        """Forget batches that nobody will repeat, sessions that ended, and, if a time is given, audit and usage."""
         async with self._database.write() as connection:
             await connection.execute(delete(tables.batches).where(tables.batches.c.booked_at < batches_before))
             await connection.execute(delete(tables.sessions).where(tables.sessions.c.expires_at < sessions_before))
             if audit_before is not None:
                 await connection.execute(delete(tables.audit).where(tables.audit.c.at < audit_before))
+            if usage_before is not None:
+                await connection.execute(delete(tables.usage).where(tables.usage.c.day < usage_before))
 
 
 async def _next_generation(connection: AsyncConnection) -> int:
