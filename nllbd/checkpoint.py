@@ -87,9 +87,14 @@ def resolve_model(model: str, model_dir: Path | None = None) -> Path:
         looked.append(str(pulled))
     raise CheckpointError(
         f"no model {model!r}: looked for the folder {' and '.join(looked)}; "
-        "give the folder of an NLLB-200 checkpoint, or 'demo' for the bundled one",
+        f"give the folder of an NLLB-200 checkpoint, or 'demo' for the bundled one{_hint(model)}",
         field="model",
     )
+
+
+def _hint(model: str) -> str:
+    is_hub_id = model.count("/") == 1 and not model.startswith((".", "/", "~"))
+    return f"; `nllbd model pull {model}` fetches it from a hub" if is_hub_id else ""
 
 
 def read_checkpoint(path: Path, name: str | None = None) -> Checkpoint:

@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "config": "show, check or write down the settings",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",
-        "model": "list, describe, verify and quantize model folders",
+        "model": "pull, list, describe, verify and quantize model folders",
     }
 )
 

@@ -1,5 +1,5 @@
-"""Model folders: `list` what is here, `info` on one, `verify` its files against its own description and checksums,
-`quantize` one into a folder that loads faster and takes less memory in int8."""
+"""Model folders: `pull` one from a hub, `list` what is here, `info` on one, `verify` its files against its own
+description and checksums, `quantize` one into a folder that loads faster and takes less memory in int8."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from nllbd.checkpoint import DEMO_FOLDER, Checkpoint, read_checkpoint, resolve_model
 from nllbd.commands.options import add_settings, settings_from
 from nllbd.commands.output import Progress, human_bytes, print_line, print_table
+from nllbd.commands.pulling import add_pull, run_pull
 from nllbd.config import Settings
 from nllbd.errors import CheckpointError
 from nllbd.languages import Languages
+from nllbd.pull.pull import read_origin
 from nllbd.weight_files import (
     TensorHeader,
     check_archive,
@@ -29,6 +31,7 @@ _META_LICENCE = "Meta's NLLB-200 weights are licensed CC-BY-NC 4.0: not for comm
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_pull(actions.add_parser("pull", help="bring a model from a hub into model_dir; a pull that was cut continues"))
     add_settings(actions.add_parser("list", help="the bundled model and those in model_dir"), ["model_dir"])
     for name, purpose in (
         ("info", "shapes, size, languages, search defaults"),
@@ -45,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
+    if args.action == "pull":
+        return run_pull(args, settings)
     if args.action == "list":
         return _list(settings)
     if args.action == "quantize":
@@ -56,9 +61,14 @@ def run(args: argparse.Namespace) -> int:
 def _list(settings: Settings) -> int:
     folders = [DEMO_FOLDER]
     if settings.model_dir is not None and settings.model_dir.is_dir():
-        folders += sorted(it for it in settings.model_dir.iterdir() if (it / "config.json").is_file())
+        folders += sorted(it for it in settings.model_dir.iterdir() if _is_model(it))
     print_table(("NAME", "SIZE", "LANGUAGES", "FOLDER"), map(_summary, folders))
     return 0
+
+
+def _is_model(folder: Path) -> bool:
+    """Not a model on its way, which has a dot before its name."""
+    return not folder.name.startswith(".") and (folder / "config.json").is_file()
 
 
 def _summary(folder: Path) -> tuple[str, str, str, str]:
@@ -92,7 +102,12 @@ def _info(checkpoint: Checkpoint) -> int:
     ]
     for name, value in facts:
         print_line(f"{name:15} {value}")
-    if checkpoint.languages is None:
+    origin = read_origin(checkpoint.path)
+    if origin is not None:
+        print_line(f"{'pulled':15} {origin.model_id}, commit {origin.commit}")
+    if origin is not None and origin.licence:
+        print_line(f"{'licence':15} {origin.licence}")
+    elif checkpoint.languages is None:
         print_line(f"{'licence':15} {_META_LICENCE}")
     return 0
 
