@@ -80,9 +80,14 @@ def configure(level: str = "INFO", log_format: str = "auto", stream: TextIO | No
 
 
 def set_level(level: str) -> None:
-    """Change the least level that is logged (SIGHUP does). Libraries stay at WARNING unless we debug."""
+    """Change the least level that is logged (SIGHUP does).
+
+    Libraries stay at WARNING, at INFO while we debug: what they say at DEBUG has the database's parameters in it, texts
+    of users and digests of keys among them.
+    """
     logging.getLogger(ROOT).setLevel(level)
-    logging.getLogger().setLevel(level if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level)))
+    least = logging.INFO if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level))
+    logging.getLogger().setLevel(least)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -19,6 +19,11 @@ from nllbd.http.operations import EVENTS, NATIVE, OPERATIONS, Operation, Paramet
 _REF = "#/components/schemas/{name}"
 #: Structures that no operation's JSON has: those of events, and of errors.
 _BESIDES = (schema.SegmentItem, schema.StreamEnd, ErrorBody)
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"enum": ["segment", "done", "error"]}, "data": {"type": "string"}},
+    "description": "`data` is JSON: SegmentItem, StreamEnd or ErrorBody.",
+}
 _REASONS = {456: "Quota exceeded"}
 #: One error object has one form; other dialects and shared paths have theirs.
 _ANYTHING: dict[str, Any] = {}
@@ -95,7 +100,10 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if operation.parameters:
         made["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.bodies:
-        content = {kind: {"schema": _any_of(operation.bodies, schemas)} for kind in operation.body_types}
+        body = {"schema": _any_of(operation.bodies, schemas)}
+        if operation.example is not None:
+            body["example"] = operation.example
+        content = dict.fromkeys(operation.body_types, body)
         made["requestBody"] = {"required": operation.is_body_required, "content": content}
     if not operation.is_public:
         made["security"] = [{}, *({name: []} for name in _security_schemes())]
@@ -115,7 +123,7 @@ def _success(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     described = {"anyOf": [known, _ANYTHING]} if known is not None and _is_shared(operation) else known or _ANYTHING
     success = _answer("Success", described)
     if EVENTS in operation.answer_types:
-        success["content"][EVENTS] = {"schema": {"type": "string"}}
+        success["content"][EVENTS] = {"schema": _EVENT}
     return success
 
 

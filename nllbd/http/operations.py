@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nllbd.http import debug, schema
-from nllbd.http.dialects import deepl, google, libretranslate, nllb
+from nllbd.http.dialects import deepl, deepl_glossaries, google, libretranslate, nllb
 from nllbd.http.schema_auth import TokenRequest, TokenResponse
 
 JSON, FORM, EVENTS = "application/json", "application/x-www-form-urlencoded", "text/event-stream"
@@ -54,6 +54,7 @@ class Operation:
     status: int = 200
     errors: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    example: Any = None
     is_public: bool = False
     help: str = ""
 
@@ -81,6 +82,7 @@ _NATIVE_OPERATIONS = (
         answer=schema.TranslateResponse,
         answer_types=(JSON, EVENTS),
         errors=_WORK,
+        example={"text": "Good morning.", "source_lang": "eng_Latn", "target_lang": "fra_Latn"},
         help=f"{_DIALECTS} With `stream` events come: `segment` (SegmentItem), then `done` (StreamEnd) or `error`.",
     ),
     Operation(
@@ -90,6 +92,7 @@ _NATIVE_OPERATIONS = (
         bodies=(schema.DetectRequest,),
         answer=schema.DetectResponse,
         errors=_WORK,
+        example={"text": ["Good morning.", "Bonjour."]},
         help="LibreTranslate's form has `q`, Azure's `api-version` in the query.",
     ),
     Operation(
@@ -111,6 +114,7 @@ _NATIVE_OPERATIONS = (
         bodies=(TokenRequest,),
         is_body_required=False,
         answer=TokenResponse,
+        example={"expires_in": 900},
         errors=(501,),
         help="Send the key as a credential. The session ends by itself, with its key, or when it is revoked.",
     ),
@@ -139,7 +143,7 @@ _TEXT_IN_QUERY = (
     Parameter("source", "query", "LibreTranslate: its language, or `auto`."),
     Parameter("target", "query", "LibreTranslate: the language wanted."),
 )
-_GLOSSARY = "Glossaries (not available: 501)"
+_GLOSSARIES = "/v2/glossaries"
 _GLOSSARY_ID = Parameter("id", "path", "The glossary's id.")
 _GOOGLE = "/language/translate/v2"
 _NLLB_API = "/api/v4/translator"
@@ -154,24 +158,79 @@ _DIALECT_OPERATIONS = (
     _dialect("LibreTranslate", "get", "/frontend/settings", "Settings for front ends", is_public=True),
     _dialect("LibreTranslate", "post", "/suggest", "Suggest a translation (not collected: 403)", errors=(501,)),
     _dialect("LibreTranslate", "post", "/translate_file", "Translate a file (not available: 501)", errors=(501,)),
-    _dialect("DeepL v2", "post", "/v2/translate", "Translate", deepl.TranslateRequest, errors=(456,)),
+    _dialect(
+        "DeepL v2",
+        "post",
+        "/v2/translate",
+        "Translate",
+        deepl.TranslateRequest,
+        errors=(404, 456),
+        example={"text": ["Good morning."], "target_lang": "FR"},
+    ),
     _dialect("DeepL v2", "get", "/v2/languages", "Languages"),
     _dialect("DeepL v2", "post", "/v2/languages", "Languages"),
     _dialect("DeepL v2", "get", "/v2/usage", "Usage and quota of this month"),
     _dialect("DeepL v2", "post", "/v2/usage", "Usage and quota of this month"),
-    _dialect("DeepL v2", "get", "/v2/glossary-language-pairs", _GLOSSARY, errors=(404, 501)),
-    *(
-        _dialect("DeepL v2", "get", f"/v2/glossaries{rest}", _GLOSSARY, errors=(404, 501), parameters=parameters)
-        for rest, parameters in (("", ()), ("/{id}", (_GLOSSARY_ID,)), ("/{id}/entries", (_GLOSSARY_ID,)))
+    _dialect("DeepL v2", "get", "/v2/glossary-language-pairs", "Pairs of languages that a glossary may have"),
+    _dialect("DeepL v2", "get", _GLOSSARIES, "Glossaries of this account", answer=deepl_glossaries.GlossaryList),
+    _dialect(
+        "DeepL v2",
+        "post",
+        _GLOSSARIES,
+        "Make a glossary",
+        deepl_glossaries.GlossaryRequest,
+        status=201,
+        answer=deepl_glossaries.GlossaryItem,
     ),
-    _dialect("Google v2", "post", _GOOGLE, "Translate", google.TranslateRequest),
+    _dialect(
+        "DeepL v2",
+        "get",
+        f"{_GLOSSARIES}/{{id}}",
+        "One glossary",
+        answer=deepl_glossaries.GlossaryItem,
+        errors=(404,),
+        parameters=(_GLOSSARY_ID,),
+    ),
+    _dialect(
+        "DeepL v2",
+        "delete",
+        f"{_GLOSSARIES}/{{id}}",
+        "Delete a glossary",
+        status=204,
+        errors=(404,),
+        parameters=(_GLOSSARY_ID,),
+    ),
+    _dialect(
+        "DeepL v2",
+        "get",
+        f"{_GLOSSARIES}/{{id}}/entries",
+        "Terms of a glossary",
+        answer_types=("text/tab-separated-values",),
+        errors=(404,),
+        parameters=(_GLOSSARY_ID,),
+    ),
+    _dialect(
+        "Google v2",
+        "post",
+        _GOOGLE,
+        "Translate",
+        google.TranslateRequest,
+        example={"q": "Good morning.", "target": "fr", "format": "text"},
+    ),
     _dialect("Google v2", "get", _GOOGLE, "Translate"),
     _dialect("Google v2", "post", f"{_GOOGLE}/detect", "Detect the language of texts"),
     _dialect("Google v2", "get", f"{_GOOGLE}/detect", "Detect the language of texts"),
     _dialect("Google v2", "post", f"{_GOOGLE}/languages", "Languages"),
     _dialect("Google v2", "get", f"{_GOOGLE}/languages", "Languages"),
     _dialect("Azure v3", "post", "/breaksentence", "Lengths of sentences", parameters=(_VERSION,)),
-    _dialect("nllb-api", "post", _NLLB_API, "Translate", nllb.ApiRequest),
+    _dialect(
+        "nllb-api",
+        "post",
+        _NLLB_API,
+        "Translate",
+        nllb.ApiRequest,
+        example={"text": "Good morning.", "source": "eng_Latn", "target": "fra_Latn"},
+    ),
     _dialect("nllb-api", "get", _NLLB_API, "Translate", parameters=_NLLB_API_QUERY),
 )
 
