@@ -18,45 +18,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis import asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError as LibraryError
-from redis.exceptions import ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
-
 from nllbd import log
 from nllbd import metrics as m
 from nllbd.breaker import Breaker
 from nllbd.metrics import Metrics
+from nllbd.redis_wire import (
+    CONNECT_TIMEOUT_S,
+    FAILURES,
+    Argument,
+    Command,
+    RedisAway,
+    RedisProblem,
+    RedisRefused,
+    describe,
+    make_pool,
+    round_trip,
+)
+
+__all__ = ["CALL_TIMEOUT_S", "Argument", "Command", "RedisAway", "RedisLink", "RedisProblem", "RedisRefused"]
 
 #: How long a call waits for its reply: in a healthy network a reply takes one millisecond.
 CALL_TIMEOUT_S = 0.025
-CONNECT_TIMEOUT_S = 2.0
 _NUM_CONNECTIONS = 2
 _MAX_BATCH_ARGUMENTS = 1024
 _MAX_WAITING = 4096
 
-Argument = bytes | str | int | float
-Command = Sequence[Argument]
-
 logger = log.get_logger(__name__)
-
-
-class RedisProblem(Exception):
-    """A call without a result. Never reaches a client of ours."""
-
-
-class RedisAway(RedisProblem):
-    """Redis was not reached in time: down, stalled, loading, or it refuses our password."""
-
-
-class RedisRefused(RedisProblem):
-    """Redis answered with an error. `code` is that error's first word: NOSCRIPT, OOM, READONLY, …"""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 @dataclass(slots=True, eq=False)
@@ -177,8 +164,8 @@ class RedisLink:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
-                replies = await _round_trip(connection, [call.command for call in batch])
-        except (LibraryError, OSError, ValueError, RuntimeError, TimeoutError) as error:
+                replies = await round_trip(connection, [call.command for call in batch])
+        except FAILURES as error:
             await self._give_up(connection, batch, error)
         except BaseException:
             _settle_all(batch, RedisAway("the link is closed"))
@@ -197,11 +184,11 @@ class RedisLink:
         if self._metrics is not None:
             self._metrics.add(m.REDIS_ERRORS, link=self._name, kind="timeout" if is_late else "connection")
         _settle_all(batch, RedisAway("no reply in time" if is_late else "the connection was lost"))
-        with contextlib.suppress(LibraryError, OSError):
+        with contextlib.suppress(*FAILURES):
             await connection.disconnect(nowait=True)
         if self.is_open:
             self._fail_waiting()
-            self._look_for_it("no reply in time" if is_late else _describe(error))
+            self._look_for_it("no reply in time" if is_late else describe(error))
 
     def _fail_waiting(self) -> None:
         _settle_all(self._calls, RedisAway("Redis is away"))
@@ -227,10 +214,10 @@ class RedisLink:
             try:
                 for connection in self._connections:
                     await self._ping(connection)
-            except (LibraryError, OSError, ValueError, RuntimeError, TimeoutError) as error:
+            except FAILURES as error:
                 await self._disconnect()
                 self._breaker.fail()
-                self._tell_away(_describe(error))
+                self._tell_away(describe(error))
             else:
                 self._tell_back()
 
@@ -238,7 +225,7 @@ class RedisLink:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await connection.connect()
         async with asyncio.timeout(self._timeout_s):
-            await _round_trip(connection, [("PING",)])
+            await round_trip(connection, [("PING",)])
 
     async def _disconnect(self) -> None:
         for connection in self._connections:
@@ -270,44 +257,8 @@ class RedisLink:
             self._metrics.observe(spec, value, link=self._name)
 
 
-def make_pool(url: str) -> Any:
-    """The library's factory of connections for `redis://`, `rediss://` and `unix://` URLs; nothing is opened yet.
-
-    Raises ValueError for a URL that cannot be meant.
-    """
-    return aioredis.ConnectionPool.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,  # the link has its own
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        client_name="nllbd",
-        driver_info=None,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-
-
-async def _round_trip(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    """Raw replies; an error reply is a RedisRefused in its place. Raises what the library raises."""
-    await connection.connect()
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    return [await _read_reply(connection) for _ in commands]
-
-
-async def _read_reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return RedisRefused(error.status_code or str(error).partition(" ")[0])
-
-
 def _settle_all(calls: Sequence[_Call] | deque[_Call], error: RedisAway) -> None:
     for call in calls:
         if not call.reply.done():
             call.reply.set_exception(error)
             call.reply.exception()  # marks it as seen: its caller may have stopped waiting
-
-
-def _describe(error: Exception) -> str:
-    """What to tell an operator: the kind of error and the server's own short words."""
-    return f"{type(error).__name__}: {error}"[:200]

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "languages": {"errors", "language_table"},
     "weight_files": {"checkpoint", "errors"},
     "pull": {"checkpoint", "errors", "weight_files"},
+    "bulk": {"errors"},
     "config": {"errors", "sched.sequence"},
     "principal": {"sched.sequence"},
     "store.records": {"principal", "sched.sequence"},
@@ -47,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bridge.thread": {"bridge", "bridge.protocol", "sched.sequence", "errors", "engine"},
     # The request side: text to segments and back.
     "text": {"languages", "checkpoint", "errors", "sched.sequence"},
+    "text.glossary": set(),
     "log": set(),
     "busiest": set(),
     "sentry": {"errors"},
@@ -59,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "breaker": set(),
     "redis_wire": set(),
     "redis_client": {"breaker", "log", "metrics", "redis_wire"},
-    "job": {"checkpoint", "config", "errors", "sched.sequence"},
+    "job": {"checkpoint", "config", "errors", "sched.sequence", "text.glossary"},
     "inflight": {"bridge.protocol", "sched.sequence"},
     "admission": {"errors", "sched.sequence"},
     "cache": {"log", "metrics", "pacing", "redis_client", "sched.sequence"},
@@ -75,7 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "text",
         "tracing",
     },
-    "document": {"text", "job", "languages", "errors", "segments"},
+    "document": {"text", "text.glossary", "job", "languages", "errors", "segments"},
     "streaming": {"document", "job"},
     "translator": {
         "admission",
@@ -96,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "text",
         "tracing",
     },
+    "glossaries": {"accounts", "errors", "languages", "store.records", "text.glossary"},
     # HTTP speaks to the translator; of the engine it sees state and figures.
     "http": {
         "accounts",
@@ -104,6 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint",
         "config",
         "errors",
+        "glossaries",
         "job",
         "languages",
         "lifecycle",
@@ -152,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "accounts",
         "assembly",
         "bridge.thread",
+        "bulk",
         "checkpoint",
         "config",
         "daemon",

@@ -4,18 +4,18 @@ do where something is wrong. Exit code 1 if anything would keep the daemon from 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import resource
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -25,6 +25,7 @@ from nllbd.commands.output import Progress, human_bytes, print_line
 from nllbd.config import Settings, state_folder
 from nllbd.config.kinds import mask_url
 from nllbd.errors import CheckpointError
+from nllbd.redis_wire import RedisProblem, look_at
 from nllbd.text.tokenizer import Tokenizer
 from nllbd.weight_files import check_shapes, read_headers, weight_files
 
@@ -167,34 +168,24 @@ def _is_taken(host: str, port: int) -> bool:
 
 
 def check_redis(settings: Settings) -> Finding:
-    """Redis answers a PING (or asks for a password, which also is an answer)."""
+    """Redis lets us in, and when it is full it forgets rather than refuses."""
     if settings.redis_url is None:
         return Finding("ok", "redis", "none is set: nothing is shared between hosts")
-    url = urlsplit(settings.redis_url)
     where = mask_url(settings.redis_url)
     try:
-        with _connect(url.scheme, url.hostname, url.port or 6379, unquote(url.path)) as connection:
-            connection.sendall(b"PING\r\n")
-            answer = connection.recv(64)
-    except OSError as error:
+        facts = asyncio.run(look_at(settings.redis_url, _TIMEOUT_S))
+    except (RedisProblem, ValueError, KeyError) as error:
         return Finding(
-            "warn", "redis", f"{where} cannot be reached ({error})", "start it; until then nllbd does without"
+            "warn", "redis", f"{where} does not serve us ({error})", "nllbd does without: start it, or check redis_url"
         )
-    if answer.startswith((b"+PONG", b"-NOAUTH")):
-        return Finding("ok", "redis", f"{where} answers")
-    return Finding("warn", "redis", f"{where} does not answer like Redis", "check redis_url")
-
-
-def _connect(scheme: str, host: str | None, port: int, path: str) -> socket.socket:
-    if scheme == "unix":
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_TIMEOUT_S)
-        connection.connect(path)
-        return connection
-    connection = socket.create_connection((host or "localhost", port), timeout=_TIMEOUT_S)
-    if scheme == "rediss":
-        return ssl.create_default_context().wrap_socket(connection, server_hostname=host or "localhost")
-    return connection
+    seen = f"{where} answers, version {facts.version}"
+    if facts.max_memory_bytes == 0:
+        return Finding("warn", "redis", f"{seen}, without a bound on its memory", "set maxmemory")
+    seen += f", {human_bytes(facts.max_memory_bytes)}, {facts.policy}"
+    if facts.policy == "noeviction":
+        advice = "for the cache set maxmemory-policy allkeys-lru: a full one refuses what is new"
+        return Finding("warn", "redis", seen, advice)
+    return Finding("ok", "redis", seen)
 
 
 def check_database(settings: Settings) -> Finding:
@@ -206,7 +197,7 @@ def check_database(settings: Settings) -> Finding:
         return _writable("database", Path(url.path.removeprefix("/") if url.path != "//" else "/").parent)
     where = mask_url(settings.database_url)
     try:
-        _connect("tcp", url.hostname, url.port or 5432, "").close()
+        socket.create_connection((url.hostname or "localhost", url.port or 5432), timeout=_TIMEOUT_S).close()
     except OSError as error:
         return Finding("fail", "database", f"{where} cannot be reached ({error})", "start it, or check database_url")
     return Finding("ok", "database", f"{where} accepts connections")

@@ -270,7 +270,7 @@ class Settings:
     rate_limit_redis_url: str | None = _row(
         "Rate limits",
         None,
-        kinds.url("redis", "rediss", "unix"),
+        kinds.url("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
         "Redis that holds the rate limits' buckets: one that does not evict",
         default_text="`redis_url`",
         example='"redis://localhost:6380/0"',
@@ -279,7 +279,7 @@ class Settings:
     redis_url: str | None = _row(
         "Cache and store",
         None,
-        kinds.url("redis", "rediss", "unix"),
+        kinds.url("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
         "Shared cache and rate limits",
         bare="REDIS_URL",
         example='"redis://localhost:6379/0"',

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,14 +79,38 @@ def test_ports(taken_port: int, tmp_path: Path) -> None:
     assert doctor.check_metrics_port(Settings(metrics_port=taken_port)).verdict == "warn"
 
 
-@pytest.mark.parametrize(("answer", "verdict"), [(b"+PONG\r\n", "ok"), (b"-NOAUTH\r\n", "ok"), (b"HTTP/1.1", "warn")])
-def test_redis(answer: bytes, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "verdict", "seen"),
+    [
+        ({"maxmemory": "64mb", "maxmemory_policy": "allkeys-lru"}, "ok", "64.0 MiB, allkeys-lru"),
+        ({"maxmemory": "64mb", "maxmemory_policy": "noeviction"}, "warn", "noeviction"),
+        ({}, "warn", "without a bound"),
+    ],
+)
+def test_redis(start_redis: Any, options: dict[str, str], verdict: str, seen: str) -> None:
+    finding = doctor.check_redis(Settings(redis_url=start_redis(requirepass="hunter2", **options).url))
+    assert finding.verdict == verdict
+    assert seen in finding.seen
+    assert "hunter2" not in str(finding)
+
+
+def test_redis_that_does_not_let_us_in(start_redis: Any) -> None:
+    url = start_redis(requirepass="hunter2").url
+    for wrong in (url.replace("hunter2", "hunter3"), url.replace(":hunter2@", "")):
+        finding = doctor.check_redis(Settings(redis_url=wrong))
+        assert finding.verdict == "warn"
+        assert "Authentication" in finding.seen
+        assert "hunter" not in str(finding)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad\r\n", b"-ERR no\r\n", b"$5\r\nhello\r\n", b""])
+def test_what_is_not_redis(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=_answer_once, args=(server, answer))
         thread.start()
         finding = doctor.check_redis(Settings(redis_url=f"redis://:hunter2@127.0.0.1:{server.getsockname()[1]}/0"))
         thread.join()
-    assert finding.verdict == verdict
+    assert finding.verdict == "warn"
     assert "hunter2" not in str(finding)
 
 
