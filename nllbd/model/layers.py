@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nllbd.kernels.native.passes import Passes
 from nllbd.model.linear import Linear, make_linear
 from nllbd.model.weights import Weights, concatenate, release
 
@@ -48,6 +49,7 @@ class LayerLoader:
     d_model: int
     precision: str
     device: torch.device
+    passes: Passes | None = None
 
     def norm(self, name: str) -> Norm:
         weight, bias = (self.weights.take(f"{name}.{part}", self.d_model) for part in ("weight", "bias"))
@@ -57,7 +59,7 @@ class LayerLoader:
         """One layer that computes the named linears of the same input at once, their outputs side by side."""
         parts = [self.weights.take_linear(f"{name}.weight", out_features, in_features) for name in names]
         bias = torch.cat([self.weights.take(f"{name}.bias", out_features) for name in names])
-        linear = make_linear(concatenate(parts), bias, self.precision, self.device)
+        linear = make_linear(concatenate(parts), bias, self.precision, self.device, self.passes)
         for part in parts:
             release(part.values)
         return linear

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nllbd.checkpoint import Checkpoint
+from nllbd.checkpoint import Checkpoint, ModelConfig
 from nllbd.errors import CheckpointError
 from nllbd.kernels.native import Quantized, load_native
+from nllbd.kernels.native.passes import Passes, fits
 from nllbd.kernels.project_topk_ref import TILE_ROWS, project_topk, rescored_topk
 from nllbd.model.decoder import Decoder, DecoderRows, KVCache
 from nllbd.model.encoder import Encoder, SourceBatch
 from nllbd.model.fused import Fused
 from nllbd.model.layers import ACTIVATION_DTYPE, LayerLoader
 from nllbd.model.linear import Linear, make_linear
+from nllbd.model.passes import NativePasses
 from nllbd.model.positions import POSITION_OFFSET, sinusoid_table
 from nllbd.model.weights import LinearWeight, Weights, release
 
@@ -43,7 +45,8 @@ class NllbModel:
         self.precision, self.device = precision, device
         self.kv_dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
         native = load_native() if precision == "int8" and use_native else None
-        self.fused = None if native is None else Fused(native)
+        can_pass = native is not None and native.has_passes and _fit_passes(config)
+        passes = Passes(native) if native is not None and can_pass else None
         if config.d_model % config.encoder_heads or config.d_model % config.decoder_heads:
             raise CheckpointError(f"{checkpoint.path}: d_model {config.d_model} is not divisible by its heads")
         weights = Weights(checkpoint.path)
@@ -53,10 +56,12 @@ class NllbModel:
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.encoder_positions = self._positions(weights, "encoder")
         self.decoder_positions = self._positions(weights, "decoder")
-        load = LayerLoader(weights, config.d_model, precision, device)
+        load = LayerLoader(weights, config.d_model, precision, device, passes)
         self.encoder = Encoder(load, config)
         self.decoder = Decoder(load, config)
-        self.projection = self._projection(weights)
+        self.projection = self._projection(weights, passes)
+        self.fused = None if native is None or passes else Fused(native)
+        self.passes = NativePasses(passes, self.encoder, self.decoder) if passes else None
         self.encoder_weights = config.encoder_layers * (4 * config.d_model + 2 * config.encoder_ffn) * config.d_model
         decoder = config.decoder_layers * (6 * config.d_model + 2 * config.decoder_ffn) * config.d_model
         self.decoder_weights = decoder + config.vocab_size * config.d_model
@@ -69,16 +74,17 @@ class NllbModel:
             table = sinusoid_table(rows, self.config.d_model, self.config.pad_id)
         return table.to(self.device, ACTIVATION_DTYPE)
 
-    def _projection(self, weights: Weights) -> list[Linear]:
-        """The tied output matrix in tiles; a pre-quantized checkpoint holds it a second time, in int8."""
+    def _projection(self, weights: Weights, passes: Passes | None) -> list[Linear]:
+        """The tied output matrix, in tiles unless for the passes; a pre-quantized checkpoint holds it a second time,
+        in int8."""
         matrix = LinearWeight(self.embedding)
         if self.precision == "int8" and "lm_head.weight" in weights:
             matrix = weights.take_linear("lm_head.weight", self.config.vocab_size, self.config.d_model)
         # tiles of equal size: a small rest would be slow out of proportion
-        num_tiles = max(1, round(self.config.vocab_size / TILE_ROWS))
+        num_tiles = 1 if passes else max(1, round(self.config.vocab_size / TILE_ROWS))
         size = -(-self.config.vocab_size // num_tiles)
         tiles = [
-            make_linear(matrix.rows(start, start + size), None, self.precision, self.device)
+            make_linear(matrix.rows(start, start + size), None, self.precision, self.device, passes)
             for start in range(0, self.config.vocab_size, size)
         ]
         if self.precision == "int8":
@@ -96,17 +102,24 @@ class NllbModel:
         torch.set_num_threads(num_threads)
         if self.fused:
             self.fused.native.set_num_threads(num_threads)
+        if self.passes:
+            self.passes.set_num_threads(num_threads)
 
     def encode(self, batch: SourceBatch) -> Tensor | Quantized:
         """Packed sources → encoder output [num_tokens, d_model], as `write_cross_kv` takes it."""
         hidden = self._embed(batch.ids, batch.positions, self.encoder_positions)
+        if self.passes:
+            return self.passes.encode(hidden, batch)
         if self.fused:
             return self.fused.encode(self.encoder, hidden, batch)
         return self.encoder(hidden, batch)
 
     def write_cross_kv(self, encoded: Tensor | Quantized, slots: Tensor, cache: KVCache) -> None:
         """Project the encoder's output into each layer's cross KV at `slots` [num_tokens]."""
-        if isinstance(encoded, Quantized):
+        if self.passes:
+            assert isinstance(encoded, Quantized)
+            self.passes.write_cross_kv(encoded, slots, cache)
+        elif isinstance(encoded, Quantized):
             assert self.fused
             self.fused.write_cross_kv(self.decoder, encoded, slots, cache)
         else:
@@ -115,12 +128,16 @@ class NllbModel:
     def decode(self, rows: DecoderRows, cache: KVCache) -> Tensor:
         """Rows → decoder output [R, d_model], as `project_topk` takes it; writes each row's self KV."""
         hidden = self._embed(rows.tokens, rows.positions, self.decoder_positions)
+        if self.passes:
+            return self.passes.decode(hidden, rows, cache)
         if self.fused:
             return self.fused.decode(self.decoder, hidden, rows, cache)
         return self.decoder(hidden, rows, cache)
 
     def project_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """[P, d_model] → k best (log-probabilities float32 [P, k], ids [P, k])."""
+        if self.passes:
+            return self.passes.project_topk(self.projection[0], hidden, k)
         if self.fused:
             return self.fused.project_topk(self.decoder.norm, self.projection, hidden, k)
         if self.precision in ("bfloat16", "float16"):
@@ -134,3 +151,7 @@ def _shared_embedding(weights: Weights, vocab_size: int, d_model: int) -> Tensor
         if name in weights:
             return weights.take(name, vocab_size, d_model)
     raise CheckpointError(f"{weights.path}: no embedding table; expected one of {', '.join(EMBEDDING_NAMES)}")
+
+
+def _fit_passes(config: ModelConfig) -> bool:
+    return fits(config.d_model, config.encoder_ffn) and fits(config.d_model, config.decoder_ffn)

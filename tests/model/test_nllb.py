@@ -9,7 +9,7 @@ from transformers import M2M100ForConditionalGeneration
 
 from nllbd.checkpoint import DEMO_FOLDER, read_checkpoint
 from nllbd.errors import CheckpointError
-from nllbd.kernels.native import Quantized
+from nllbd.kernels.native import LEVELS, Quantized, load_native
 from nllbd.model.decoder import DecoderRows, KVCache
 from nllbd.model.encoder import SourceBatch
 from nllbd.model.nllb import NllbModel
@@ -146,3 +146,35 @@ def test_lower_precisions_stay_close(precision: str) -> None:
         rounded = rounded.rows * rounded.scale[:, None]
     assert isinstance(exact, torch.Tensor)
     assert (rounded.float() - exact).norm() / exact.norm() < 0.05
+
+
+@torch.inference_mode()
+def _int8_log_probs(model: NllbModel) -> torch.Tensor:
+    """[len(TARGET), 5] of the demonstration model, through all of its passes."""
+    source = SOURCES[3]
+    slots = torch.arange(100, 100 + len(source))
+    cache = KVCache(model.config, 200, model.kv_dtype, CPU)
+    model.set_num_threads(2)
+    model.write_cross_kv(model.encode(SourceBatch.pack([source], CPU)), slots, cache)
+    decoded = model.decode(_teacher_forced_rows(len(TARGET), 10, slots.tolist()), cache)
+    return model.project_topk(decoded, 5)[0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_form_of_int8_computes_the_same(level: str) -> None:
+    """Plain PyTorch, kernels between oneDNN's matmuls, and whole native passes differ by rounding only."""
+    native = load_native()
+    if native is None:
+        pytest.skip("the native kernels were not built (no C++ compiler)")
+    checkpoint = read_checkpoint(DEMO_FOLDER)
+    expected = _int8_log_probs(NllbModel(checkpoint, "int8", CPU, use_native=False))
+    native.set_level(level)
+    try:
+        if native.level != level:
+            pytest.skip(f"this processor has no {level}")
+        model = NllbModel(checkpoint, "int8", CPU)
+        assert (model.passes is not None) is (level in ("vnni", "amx"))
+        assert (model.fused is not None) is (level not in ("vnni", "amx"))
+        torch.testing.assert_close(_int8_log_probs(model), expected, rtol=0.05, atol=0.15)
+    finally:
+        native.set_level(LEVELS[-1])

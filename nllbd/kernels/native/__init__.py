@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = ("portable", "avx2", "avx512", "vnni", "amx")
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -44,27 +44,32 @@ class Native:
     """Typed face of the library. All tensors are contiguous, on the CPU."""
 
     def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
+        self.library = ctypes.CDLL(str(library))
+
+    @property
+    def has_passes(self) -> bool:
+        """Whether passes.py can be used at the level in use."""
+        return bool(self.library.nllbd_has_passes())
 
     @property
     def level(self) -> str:
         """The instruction set in use."""
-        return LEVELS[self._library.nllbd_level()]
+        return LEVELS[self.library.nllbd_level()]
 
     def set_level(self, level: str) -> None:
         """Use a lower instruction set than the best one (for tests)."""
-        self._library.nllbd_set_level(LEVELS.index(level))
+        self.library.nllbd_set_level(LEVELS.index(level))
 
     def set_num_threads(self, num_threads: int) -> None:
         """For calls from this thread (the library has a thread pool of its own beside PyTorch's)."""
-        self._library.nllbd_set_num_threads(num_threads)
+        self.library.nllbd_set_num_threads(num_threads)
 
     def add_norm_quantize(self, hidden: Tensor, added: Accumulator | None, weight: Tensor, bias: Tensor) -> Quantized:
         """hidden [R, n] += added, in place; its LayerNorm as int8."""
         rows, width = hidden.shape
         out = _empty(rows, width)
         more = (_pointer(added.values), _pointer(added.scale), _pointer(added.bias)) if added else (None, None, None)
-        self._library.nllbd_add_norm_quantize(
+        self.library.nllbd_add_norm_quantize(
             _pointer(hidden), *more, _pointer(weight), _pointer(bias), rows, width, *_out(out)
         )
         return out
@@ -73,7 +78,7 @@ class Native:
         """relu(acc) as int8; overwrites `acc.values`."""
         rows, width = acc.values.shape
         out = _empty(rows, width)
-        self._library.nllbd_relu_quantize(
+        self.library.nllbd_relu_quantize(
             _pointer(acc.values), _pointer(acc.scale), _pointer(acc.bias), rows, width, *_out(out)
         )
         return out
@@ -85,7 +90,7 @@ class Native:
         rows, max_length = slots.shape
         heads, dim = keys.shape[1:]
         out = _empty(rows, heads * dim)
-        self._library.nllbd_self_attention(
+        self.library.nllbd_self_attention(
             *_acc(qkv), _pointer(keys), _pointer(values), _pointer(write_slots), _pointer(slots), _pointer(lengths),
             rows, max_length, heads, dim, *_out(out),
         )  # fmt: skip
@@ -105,7 +110,7 @@ class Native:
         groups, max_length = slots.shape
         heads, dim = keys.shape[1:]
         out = _empty(query.values.shape[0], heads * dim)
-        self._library.nllbd_cross_attention(
+        self.library.nllbd_cross_attention(
             *_acc(query), _pointer(keys), _pointer(values), _pointer(slots), _pointer(lengths), _pointer(group_rows),
             _pointer(row_places), groups, group_rows.shape[1], max_length, heads, dim, *_out(out),
         )  # fmt: skip
@@ -114,14 +119,14 @@ class Native:
     def store_cross(self, kv: Accumulator, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """kv [N, 2*H*D] into keys, values [num_slots, H, D] float16 at slots [N]."""
         rows, width = kv.values.shape
-        self._library.nllbd_store_cross(*_acc(kv), _pointer(slots), rows, width // 2, _pointer(keys), _pointer(values))
+        self.library.nllbd_store_cross(*_acc(kv), _pointer(slots), rows, width // 2, _pointer(keys), _pointer(values))
 
     def encoder_attention(self, qkv: Accumulator, starts: Tensor, heads: int) -> Quantized:
         """qkv [N, 3*H*D] of packed sources; starts [num_sources + 1]."""
         rows, width = qkv.values.shape[0], qkv.values.shape[1] // 3
         out = _empty(rows, width)
         mixed = torch.empty(rows, width)
-        self._library.nllbd_encoder_attention(
+        self.library.nllbd_encoder_attention(
             *_acc(qkv), _pointer(starts), len(starts) - 1, heads, width // heads, _pointer(mixed), *_out(out)
         )
         return out
@@ -129,7 +134,7 @@ class Native:
     def topk_tile(self, logits: Tensor, scale: Tensor, offset: int, state: TopK) -> None:
         """Fold one tile of logits [P, n] (to be multiplied by scale [P]) into `state`."""
         rows, width = logits.shape
-        self._library.nllbd_topk_tile(
+        self.library.nllbd_topk_tile(
             _pointer(logits), _pointer(scale), rows, width, ctypes.c_int64(offset), state.ids.shape[1],
             _pointer(state.top), _pointer(state.total), _pointer(state.values), _pointer(state.ids),
         )  # fmt: skip
