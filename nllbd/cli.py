@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "serve": "run the daemon",
         "translate": "translate texts from arguments or standard input",
+        "bulk": "translate a file: txt, jsonl, csv, tsv",
         "languages": "list the languages of a model",
         "config": "show, check or write down the settings",
         "doctor": "check model, device, ports, disk and limits, and say what to do",

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from nllbd.commands.output import Progress
 from nllbd.config import Settings
 from nllbd.errors import InvalidValue, NllbdError, NotReady
-from nllbd.sched.sequence import EarlyStopping
+from nllbd.sched.sequence import EarlyStopping, Priority
 
 _NO_LIMIT_S = 24 * 3600.0  # a person at a terminal has Ctrl-C
 _NO_LIMIT = 1 << 40
@@ -24,7 +24,10 @@ _NO_LIMIT = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is wanted of every text. `source=None` means detect; None in a search setting means not asked for."""
+    """What is wanted of every text. `source=None` means detect; None in a search setting means not asked for.
+
+    `priority` is `interactive` or `bulk`, None for the former.
+    """
 
     target: str
     source: str | None = None
@@ -32,6 +35,15 @@ class Ask:
     length_penalty: float | None = None
     early_stopping: EarlyStopping | None = None
     max_length: int | None = None
+    priority: str | None = None
+
+
+class Refusal(NllbdError):
+    """What a daemon answered in place of a translation, with its own code."""
+
+    def __init__(self, message: str, code: str, retry_after_s: float | None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.code = code  # type: ignore[misc]  # an instance attribute over the class's
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +139,7 @@ class LocalBackend:
             length_penalty=ask.length_penalty,
             early_stopping=ask.early_stopping,
             max_length=ask.max_length,
+            priority=Priority.BULK if ask.priority == "bulk" else Priority.INTERACTIVE,
             is_list=True,
         )
         result = await self._translator.translate(job)
@@ -153,11 +166,11 @@ class RemoteBackend:
     async def translate(self, texts: list[str], ask: Ask) -> list[Translated]:
         wanted = asdict(ask) | {"text": texts, "source_lang": ask.source or "auto", "target_lang": ask.target}
         body = {name: value for name, value in wanted.items() if value is not None and name not in ("source", "target")}
-        status, content = await asyncio.to_thread(self._post, json.dumps(body).encode())
+        status, content, retry_after = await asyncio.to_thread(self._post, json.dumps(body).encode())
         try:
             answer = json.loads(content)
             if status != HTTPStatus.OK:
-                raise self._refusal(status, answer["error"])
+                raise self._refusal(status, answer["error"], retry_after)
             translated = [Translated(item["text"], tuple(item["warnings"])) for item in answer["translations"]]
             if len(translated) != len(texts):
                 raise ValueError
@@ -165,19 +178,20 @@ class RemoteBackend:
             raise NllbdError(f"{self._url} answered {status}, and not as nllbd does: is that an nllbd?") from None
         return translated
 
-    def _post(self, body: bytes) -> tuple[int, bytes]:
+    def _post(self, body: bytes) -> tuple[int, bytes, str]:
         try:
             with closing(_connection(self._parts)) as connection:
                 connection.request("POST", self._path, body, self._headers)
                 answer = connection.getresponse()
-                return answer.status, answer.read()
+                return answer.status, answer.read(), answer.getheader("Retry-After", "")
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise NotReady(f"cannot reach {self._url}: {reason}; is the daemon running there? (nllbd serve)") from None
 
-    def _refusal(self, status: int, refusal: dict[str, str | None]) -> NllbdError:
+    def _refusal(self, status: int, refusal: dict[str, str | None], retry_after: str) -> NllbdError:
         where = f" ({refusal['field']})" if refusal["field"] else ""
-        return NllbdError(f"{self._url} answered {status} {refusal['code']}: {refusal['message']}{where}")
+        message = f"{self._url} answered {status} {refusal['code']}: {refusal['message']}{where}"
+        return Refusal(message, str(refusal["code"]), float(retry_after) if retry_after.isdecimal() else None)
 
 
 def _parse_url(url: str) -> SplitResult:
