@@ -136,7 +136,7 @@ class Passes:
         heads: int,
         hidden: Tensor,
     ) -> Quantized:
-        """hidden [N, d_model], overwritten; starts [num_sources + 1] → normed output, memory padded to a tile's rows."""
+        """hidden [N, d_model], overwritten; starts [num_sources + 1] → normed output; its memory has a tile's rows."""
         rows, width = hidden.shape
         out = _empty_rows(rows, width)
         longest = int(starts.diff().max())
