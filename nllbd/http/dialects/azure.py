@@ -24,8 +24,19 @@ VERSION = "3.0"
 REQUEST_ID_HEADER = "X-RequestId"
 #: Each target is a translation of its own.
 MAX_TARGETS = 16
-#: FLORES code → Azure's code, where that is not the BCP-47 tag.
-CODES: Mapping[str, str] = {"srp_Cyrl": "sr-Cyrl", "khk_Cyrl": "mn-Cyrl", "tgl_Latn": "fil", "ltz_Latn": "lb"}
+#: FLORES code → Azure's code, where that is not the BCP-47 tag. Its `ku` is Central Kurdish.
+CODES: Mapping[str, str] = {
+    "ckb_Arab": "ku",
+    "kas_Arab": "ks",
+    "khk_Cyrl": "mn-Cyrl",
+    "kmr_Latn": "kmr",
+    "lug_Latn": "lug",
+    "nya_Latn": "nya",
+    "run_Latn": "run",
+    "srp_Cyrl": "sr-Cyrl",
+    "tgl_Latn": "fil",
+}
+_ALIASES: Mapping[str, str] = {code.lower(): flores for flores, code in CODES.items()}
 _TEXT_TYPES: Mapping[str, TextFormat] = {"plain": "text", "html": "html"}
 _UNDETECTED = "en"
 #: What was wrong → Azure's code and wording. A field's entry goes before that of the error's code.
@@ -106,7 +117,7 @@ def parse(
 ) -> ParsedRequest:
     """A request's jobs. `query`: all values by name. Raises a typed error that names the parameter at fault."""
     check_version(query)
-    targets = [resolve(name, {}, languages, "to") for name in query.get("to", ())]
+    targets = [resolve(name, _ALIASES, languages, "to") for name in query.get("to", ())]
     if not targets:
         raise MissingField("to is missing: name at least one target language", field="to")
     if len(targets) > MAX_TARGETS:
@@ -228,7 +239,7 @@ def _language(query: Mapping[str, Sequence[str]], name: str, languages: Language
     values = [value for value in query.get(name, ()) if value]
     if len(values) > 1:
         raise InvalidValue(f"{name} is given {len(values)} times", field=name)
-    return resolve(values[0], {}, languages, name) if values else None
+    return resolve(values[0], _ALIASES, languages, name) if values else None
 
 
 def _text_type(query: Mapping[str, Sequence[str]]) -> TextFormat:
