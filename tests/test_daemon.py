@@ -337,6 +337,53 @@ def test_strangers_need_credentials_also_through_an_inherited_socket(
     assert serve("--host", "0.0.0.0", "--port", "0", "--allow-anonymous", "true").wait_ready()
 
 
+def test_stored_keys_let_it_listen_in_public_and_are_asked_for(
+    serve: Serve, connect: Callable[[int], Client], tmp_path: Path
+) -> None:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("NLLBD_")} | {"HOME": str(tmp_path)}
+    create = [sys.executable, "-m", "nllbd", "keys", "create", "tester"]
+    created = subprocess.run(create, env=environ, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (key,) = (word for word in created.split() if word.startswith("nllbd_"))
+    port = serve("--host", "0.0.0.0", "--port", "0").wait_ready()
+    client = connect(port)
+    assert client.ask("POST", "/translate", job())[0] == 401
+    client.request("POST", "/translate", json.dumps(job()), {"X-API-Key": key})
+    assert client.receive()[0] == 200
+
+
+def test_sighup_takes_over_keys_limits_and_origins_or_nothing(
+    serve: Serve, connect: Callable[[int], Client], tmp_path: Path
+) -> None:
+    config = tmp_path / "nllbd.toml"
+    config.write_text('api_key = "old-key"\n')
+    served = serve("--config", str(config))
+    client = connect(served.wait_ready())
+
+    def ask(key: str) -> tuple[int, dict[str, str]]:
+        headers = {"X-API-Key": key, "Origin": "https://app.example"}
+        client.request("POST", "/translate", json.dumps(job()), headers)
+        status, _, answered = client.receive()
+        return status, answered
+
+    status, headers = ask("old-key")
+    assert status == 200
+    assert not {"ratelimit", "access-control-allow-origin"} & headers.keys()
+    fresh = 'api_key = "new-key"\nrate_limit_per_minute = 1\nrate_limit_burst = 1\n'
+    config.write_text(fresh + 'cors_origins = ["https://app.example"]\n')
+    served.signal(signal.SIGHUP)
+    assert served.wait_event("settings reloaded")["need_restart"] == []
+    assert ask("old-key")[0] == 401
+    status, headers = ask("new-key")
+    assert (status, headers["ratelimit-policy"]) == (200, '"default";q=1;w=60')
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    assert ask("new-key")[0] == 429
+    config.write_text(f'api_key = "third-key"\njwt_jwks_file = "{config}"\n')
+    served.signal(signal.SIGHUP)
+    assert "JSON Web Key Set" in served.wait_event("settings not reloaded")["reason"]
+    assert ask("third-key")[0] == 401
+    assert ask("new-key")[0] == 429
+
+
 def test_a_model_that_is_not_there_ends_it_with_code_1(serve: Serve, tmp_path: Path) -> None:
     served = serve("--runner", "model", "--model", str(tmp_path / "no-such-model"))
     assert served.wait() == 1
