@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from nllbd import log
 from nllbd import metrics as m
 from nllbd.cache.entry import Entry, Sealer
 from nllbd.metrics import Metrics
@@ -26,6 +27,9 @@ _NAMES_A_CALL = 128
 _SLICE = 32  # values opened or sealed in one go
 _MAX_QUEUED, _MAX_QUEUED_BYTES = 4096, 16 << 20
 _BYTES_A_CHARACTER = 4
+_MAX_TOLD = 16  # a strange server may have no end of error codes
+
+logger = log.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class RemoteCache:
         self._writes: deque[_Write] = deque()
         self._queued_bytes = 0
         self._writer: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
 
     @property
     def is_away(self) -> bool:
@@ -115,7 +120,8 @@ class RemoteCache:
                 return
             try:
                 values = await self._link.call("MGET", *map(redis_key, chunk))
-            except RedisProblem:
+            except RedisProblem as problem:
+                self._tell(problem)
                 return
             for pairs in _slices(list(zip(chunk, _checked(values, len(chunk)), strict=True))):
                 await self._pacer.run(partial(self._open_all, pairs, answers))
@@ -149,9 +155,11 @@ class RemoteCache:
             except RedisAway:
                 self._count_writes("dropped", len(batch))
                 continue
-            num_refused = sum(isinstance(reply, RedisRefused) for reply in replies)
-            self._count_writes("refused", num_refused)
-            self._count_writes("written", len(replies) - num_refused)
+            refusals = [reply for reply in replies if isinstance(reply, RedisRefused)]
+            for refusal in refusals:
+                self._tell(refusal)
+            self._count_writes("refused", len(refusals))
+            self._count_writes("written", len(replies) - len(refusals))
 
     def _seal_all(self, batch: Sequence[_Write]) -> list[Command]:
         now = self._clock()
@@ -167,6 +175,12 @@ class RemoteCache:
             else:
                 commands.append(("SET", redis_key(write.name), sealed, "PX", left_ms))
         return commands
+
+    def _tell(self, problem: RedisProblem) -> None:
+        """A line for each kind of refusal: OOM, NOPERM, READONLY, CROSSSLOT, … That it is away its link tells."""
+        if isinstance(problem, RedisRefused) and problem.code not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(problem.code)
+            logger.warning("Redis refuses what the cache asks of it; doing without", code=problem.code[:40])
 
     def _count_writes(self, result: str, number: int) -> None:
         if number:

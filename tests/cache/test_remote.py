@@ -193,6 +193,7 @@ async def test_a_full_redis_that_evicts_nothing_refuses(
     rig = Rig(await link_to(start_redis(maxmemory="1kb", maxmemory_policy="noeviction").url), clock)
     rig.keep(1, 2)
     await eventually(lambda: rig.writes("refused") == 2)
+    assert rig.cache._told == {"OOM"}, "an operator is told, once"
     assert await rig.find(1, 2) == {}
     assert not rig.cache.is_away, "reads work: the circuit stays closed"
 

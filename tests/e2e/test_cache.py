@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -167,6 +169,46 @@ def test_a_daemon_starts_and_serves_whatever_redis_is(start_daemon: Any, start_r
     (secret,) = Path(daemon.log_path.parent).rglob("cache_secret")
     assert secret.stat().st_mode & 0o777 == 0o600
     assert "made a cache_secret" in daemon.log
+
+
+def test_holders_of_stored_keys_see_their_own_alone(
+    start_daemon: Any, start_redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so do they on the next host, through Redis."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    ada, bob = (make_key(name) for name in ("ada", "bob"))
+    settings = {"runner": "fake", "cache_ttl_s": 60, "redis_url": start_redis().url}
+    one = start_daemon(**settings)
+    wait_for(lambda: redis_up(one) == 1, "Redis up")
+
+    def cached(daemon: Any, key: str) -> int:
+        body = {"text": "a sentence.", "source_lang": "eng_Latn", "target_lang": "fra_Latn"}
+        found: int = daemon.request("POST", "/translate", body, X_API_Key=key).json["usage"]["cached_segments"]
+        return found
+
+    assert [cached(one, key) for key in (ada, bob, ada, bob)] == [0, 0, 1, 1]
+    wait_for(lambda: figure(one, 'nllbd_cache_writes_total{result="written"}') == 2, "both written")
+    other = start_daemon(**settings)
+    wait_for(lambda: redis_up(other) == 1, "Redis up")
+    assert cached(other, ada) == 1
+    assert one.stop() == other.stop() == 0
+
+
+def make_key(name: str) -> str:
+    command = [sys.executable, "-m", "nllbd", "keys", "create", name, "--json"]
+    return str(json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["key"])
+
+
+def test_a_paused_redis_does_not_hold_up_a_stop(start_daemon: Any, start_redis: Any) -> None:
+    redis = start_redis()
+    daemon = start_daemon(runner="fake", cache_ttl_s=60, redis_url=redis.url)
+    wait_for(lambda: redis_up(daemon) == 1, "Redis up")
+    redis.signal(signal.SIGSTOP)
+    assert daemon.translate("a sentence.", "eng_Latn", "fra_Latn").status == 200
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 10.0
+    assert "Traceback" not in daemon.log
 
 
 def test_sighup_turns_the_cache_off_and_on(start_daemon: Any, tmp_path: Path) -> None:
