@@ -28,7 +28,6 @@ MAX_STALE_S = 3600.0
 FULL_EVERY_S = 300.0
 _MIN_INTERVAL_S = 0.2
 _REFRESH_S = 2.5
-_RETRY_S = 1.0
 
 logger = log.get_logger(__name__)
 
@@ -62,6 +61,7 @@ class KeyCache:
         self._failed_at: float | None = None
         self._refreshing: asyncio.Task[bool] | None = None
         self._began_at = -math.inf
+        self._is_polled = False
 
     def attach(self, source: KeySource) -> None:
         """Read from this store from now on."""
@@ -104,6 +104,7 @@ class KeyCache:
 
     async def run(self) -> None:
         """Keep up with the database, for ever."""
+        self._is_polled = True
         while True:
             await self.refresh()
             await asyncio.sleep(POLL_S)
@@ -116,9 +117,11 @@ class KeyCache:
         return await asyncio.shield(self._refreshing)
 
     async def _look_again(self) -> None:
-        """A refresh that begins after now, a few a second at most. Raises StoreUnavailable if it fails."""
+        """A refresh that begins after now, a few a second at most. Raises StoreUnavailable if it fails, and at once
+        while the last one did: the poll will tell when the database is back.
+        """
         asked_at = self._clock()
-        if self._failed_at is not None and asked_at - self._failed_at < _RETRY_S:
+        if self._failed_at is not None and self._is_polled:
             raise _away()
         while self._began_at < asked_at:
             if self._refreshing is not None and not self._refreshing.done():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from nllbd.errors import InternalError, QuotaExceeded, StoreUnavailable
-from nllbd.store import usage
+from nllbd.store import database, usage
 from nllbd.store.journal import Journal
 from nllbd.store.records import UsageBatch, UsageEntry
 from nllbd.store.store import Store
@@ -240,6 +240,14 @@ async def test_every_name_reaches_a_real_database(store: Store) -> None:
     await meter.flush(store)
     assert sum((await store.usage_totals(DAY, DAY)).values()) == len(names)
     assert [meter.used_this_month(name) for name in names] == [1] * len(names)
+
+
+async def test_the_largest_batch_fits_into_its_time(store: Store) -> None:
+    """Or it could never be booked."""
+    entries = tuple(entry(1, f"jwt:https://id.example:{number}") for number in range(usage.MAX_ACCOUNTS))
+    began = time.monotonic()
+    assert await store.book_usage(UsageBatch("large", entries))
+    assert time.monotonic() - began < database.OPERATION_S
 
 
 async def test_a_new_month_starts_at_nothing() -> None:
