@@ -2,7 +2,7 @@
 
 A timer of processor time interrupts it a thousand times a second; each time the innermost frame that belongs to a stage
 below gets the sample. What no frame explains is the loop itself: uvloop, the kernel's sockets, waking up. Written to
-FILE as JSON, stage → samples, whenever the process gets SIGUSR1, and counting begins anew.
+FILE as JSON, stage → samples, whenever the process gets SIGUSR1; counting begins with the first, and anew with each.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ class Sampler:
     def start(self) -> None:
         signal.signal(signal.SIGPROF, self._sample)
         signal.signal(signal.SIGUSR1, self._write)
-        signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
 
     def _sample(self, _number: int, frame: FrameType | None) -> None:
         while frame is not None:
@@ -82,6 +81,7 @@ class Sampler:
         partial.write_text(json.dumps(self._counts), encoding="utf-8")
         partial.replace(self._path)
         self._counts.clear()
+        signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
 
 
 def main() -> int:

@@ -38,6 +38,7 @@ class Channel:
         self._on_drained = on_drained
         self._on_closed = on_closed
         self._decoder = client_decoder()
+        self._inbox = memoryview(bytearray(_READ_BYTES))  # one for all reads: a new one each costs more than the read
         self._out = memoryview(b"")
         self._open = True
         self._writing = False
@@ -89,8 +90,8 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_READ_BYTES)
-            messages = self._decoder.feed(data)
+            size = self._sock.recv_into(self._inbox)
+            messages = self._decoder.feed(self._inbox[:size])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -99,7 +100,7 @@ class Channel:
         except CodecError as error:
             self._end(f"the engine process sent garbage: {error}")
             return
-        if not data:
+        if not size:
             self._end("the connection ended")
             return
         for message in messages:

@@ -123,7 +123,7 @@ class Decoder(Generic[Message]):
         self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(message_type)
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes | memoryview) -> list[Message]:
         """The messages that `data` completes, in order. Raises CodecError on what is not a frame of ours."""
         self._buffer += data
         messages: list[Message] = []

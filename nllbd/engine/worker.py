@@ -52,6 +52,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._decoder = engine_decoder()
+        self._inbox = memoryview(bytearray(_READ_BYTES))
         self._write_lock = threading.Lock()
 
     def send(self, message: FromEngine) -> None:
@@ -68,15 +69,15 @@ class Connection:
         while True:
             wait = block and not messages
             try:
-                data = self._sock.recv(_READ_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+                size = self._sock.recv_into(self._inbox, 0, 0 if wait else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return messages
             except OSError:
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 os._exit(EXIT_ORPHANED)
             try:
-                messages += self._decoder.feed(data)
+                messages += self._decoder.feed(self._inbox[:size])
             except CodecError as error:
                 sys.exit(f"the parent sent garbage: {error}")
 
