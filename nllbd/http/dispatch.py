@@ -40,7 +40,7 @@ _PATHS = (
 _SHARED_PATHS = frozenset({"/translate", "/detect", "/languages"})
 #: Names that LibreTranslate shares with others, telling where nothing else does: a request of its that lacks `q`.
 _LIBRETRANSLATE_HINTS = frozenset({"target", "api_key"})
-_AZURE_HEADERS = frozenset({"ocp-apim-subscription-key", "ocp-apim-subscription-region"})
+_AZURE_HEADERS = ("ocp-apim-subscription-key", "ocp-apim-subscription-region")
 #: Besides the native form, what `/detect` speaks.
 _DETECTORS = frozenset({Dialect.LIBRETRANSLATE, Dialect.AZURE})
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})

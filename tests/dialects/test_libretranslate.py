@@ -170,6 +170,14 @@ def test_a_form_with_nothing_in_it(daemon: Daemon) -> None:
         assert post(daemon, path, data="", headers=headers) == (400, {"error": "Invalid request: missing q parameter"})
 
 
+def test_json_that_is_said_to_be_a_form(daemon: Daemon) -> None:
+    """What `curl -d` does of itself."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, answer = post(daemon, "/translate", data='{"q": "Hi", "source": "en", "target": "fr"}', headers=headers)
+    assert (status, set(answer)) == (415, {"error"})
+    assert "application/json" in answer["error"]
+
+
 def test_keys_in_body_query_and_header(guarded: Guarded) -> None:
     sent = {"q": "Hello.", "source": "en", "target": "fr"}
     good = (200, {"translatedText": "Hello."})

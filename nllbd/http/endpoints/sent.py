@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.helpers import parse_mimetype
 
+from nllbd.errors import UnsupportedMediaType
 from nllbd.http import forms
 from nllbd.http.body import as_object, read_body, read_json_value
 from nllbd.http.context import CONTEXT
@@ -68,4 +69,6 @@ def _form(request: web.Request, body: bytes) -> dict[str, Any]:
     if request.content_type == "multipart/form-data":
         boundary = parse_mimetype(request.headers[hdrs.CONTENT_TYPE]).parameters.get("boundary", "")
         return forms.fields(forms.text_pairs(forms.parse_multipart(body, boundary)))
+    if body.lstrip()[:1] in (b"{", b"["):  # what curl -d says of any body, unless told
+        raise UnsupportedMediaType("the body is JSON: say so with `Content-Type: application/json`")
     return forms.fields(forms.parse_urlencoded(body))

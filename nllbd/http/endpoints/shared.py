@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import hdrs, web
 
-from nllbd.errors import UnsupportedMediaType
+from nllbd.errors import InvalidType, UnsupportedMediaType
 from nllbd.http import pages
 from nllbd.http.auth import authenticate_body
 from nllbd.http.context import EXCHANGE, AppContext
@@ -62,6 +62,8 @@ async def _authenticate(request: web.Request, sent: Sent) -> None:
     await authenticate_body(request, libretranslate.credentials(sent) if is_libretranslate else ())
     if sent.is_form and dialect in (Dialect.NATIVE, Dialect.AZURE):
         raise UnsupportedMediaType("Content-Type must be application/json for this form of request")
+    if isinstance(sent.body, list) and dialect is Dialect.NATIVE:
+        raise InvalidType('expected a JSON object such as {"text": …}; an array needs `?api-version=3.0` (Azure)')
 
 
 def _languages(everybodys: pages.Document) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
