@@ -183,7 +183,8 @@ class Contest:
 def serve_command(runner: str) -> list[str]:
     limits = ["--rate-limit-per-minute", "100000000", "--rate-limit-burst", "100000000", "--cache-ttl-s", "0"]
     ports = ["--port", "{port}", "--metrics-port", str(free_port())]
-    return ["serve", "--runner", runner, *ports, "--log-format", "json", *limits]
+    room = ["--max-num-lanes", "4096", "--num-beams", "1"]  # the engine has a place for every connection's sentence
+    return ["serve", "--runner", runner, *ports, "--log-format", "json", *limits, *room]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
