@@ -66,7 +66,8 @@ class Detector:
         if scripts.total() < _MIN_LETTERS or not is_language(sample):
             return Detection(None, 0.0)
         script = scripts.most_common(1)[0][0]
-        shares = self._loaded().weigh(sample, script) or _of_script(script)
+        alone = _ALONE_IN_SCRIPT.get(script)
+        shares = {alone: 1.0} if alone else self._loaded().weigh(sample, script)
         candidates = self._candidates(shares)
         best, confidence = candidates[0] if candidates else (None, 0.0)
         if best and confidence >= self._threshold:
@@ -116,16 +117,11 @@ def _scripts_alone() -> dict[str, str]:
     for language in LANGUAGES:
         for script in scripts_of(language):
             codes.setdefault(script, []).append(language.code)
-    return {script: found[0] for script, found in codes.items() if len(found) == 1}
+    alone = {script: found[0] for script, found in codes.items() if len(found) == 1}
+    return alone | {"Olck": "sat_Beng"}  # the model's name for Santali says otherwise
 
 
 _ALONE_IN_SCRIPT: Mapping[str, str] = _scripts_alone()
-
-
-def _of_script(script: str) -> dict[str, float]:
-    """What the script alone says where nobody knows the text."""
-    code = _ALONE_IN_SCRIPT.get(script)
-    return {code: 1.0} if code else {}
 
 
 def _plain(text: str) -> str:

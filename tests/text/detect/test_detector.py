@@ -32,6 +32,9 @@ def code_of(detector: Detector, text: str) -> str | None:
         ("我們在這裡學習中文", "zho_Hant"),
         ("Это предложение на русском языке.", "rus_Cyrl"),
         ("Αυτή είναι μια ελληνική πρόταση.", "ell_Grek"),
+        ("ᱥᱟᱱᱛᱟᱲᱤ ᱯᱟᱹᱨᱥᱤ", "sat_Beng"),
+        ("สวัสดี", "tha_Thai"),
+        ("안녕", "kor_Hang"),
     ],
 )
 def test_sentences(text: str, code: str) -> None:
