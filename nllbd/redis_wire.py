@@ -1,6 +1,7 @@
 """What we use of the Redis library, in one place: connections by URL, one round trip, and what can go wrong on one.
 
-No retries, no pool, no timeouts of its own: those are the business of whoever calls (`redis_client`).
+No retries, no pool, no timeouts of its own: those are the business of whoever calls (`redis_client`). The library is
+loaded at the first URL: without Redis a start need not wait for it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from redis import asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError as LibraryError
-from redis.exceptions import ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
-
 CONNECT_TIMEOUT_S = 2.0
-#: What a broken, strange or refusing server makes of a connection or a round trip.
-FAILURES = (LibraryError, OSError, ValueError, RuntimeError, TimeoutError)
+#: What a broken, strange or refusing server makes of a connection or a round trip: the library's own errors, and
+#: whatever its parser stumbles over.
+FAILURES = (Exception,)
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
@@ -50,6 +44,11 @@ def make_pool(url: str) -> Any:
     addresses in place of a host: `redis+sentinel://:password@one:26379,two:26379/mymaster/0?sentinel_password=…`.
     Raises ValueError for one that cannot be meant.
     """
+    from redis.asyncio import ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.maint_notifications import MaintNotificationsConfig
+
     options: dict[str, Any] = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
@@ -61,10 +60,12 @@ def make_pool(url: str) -> Any:
     }
     if urlsplit(url).scheme.endswith("+sentinel"):
         return _sentinel_pool(url, options)
-    return aioredis.ConnectionPool.from_url(url, **options)
+    return ConnectionPool.from_url(url, **options)
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> Any:
+    from redis.asyncio.sentinel import Sentinel
+
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = map(unquote, credentials.partition(":"))
@@ -121,7 +122,11 @@ async def round_trip(connection: Any, commands: Sequence[Command]) -> list[Any]:
 async def _read_reply(connection: Any) -> Any:
     try:
         return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
+    except Exception as error:
+        from redis.exceptions import ResponseError
+
+        if not isinstance(error, ResponseError):
+            raise
         return RedisRefused(error.status_code or str(error).partition(" ")[0])
 
 
