@@ -42,7 +42,7 @@ class Database:
     @classmethod
     async def open(cls, url: str) -> Database:
         """Connect and migrate. Raises ConfigError for a URL that cannot be one, StoreUnavailable."""
-        engine = _create_engine(_parse(url))
+        engine = await asyncio.to_thread(_create_engine, _parse(url))  # imports the driver
         database = cls(engine)
         try:
             with _typed_errors():

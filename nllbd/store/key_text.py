@@ -12,6 +12,7 @@ _ID_ALPHABET = string.ascii_lowercase + string.digits
 _SECRET_ALPHABET = string.ascii_letters + string.digits  # a double click selects all of it
 _ID_LENGTH = 12
 _SECRET_LENGTH = 43  # 256 bits
+_ID = re.compile(rf"[a-z0-9]{{{_ID_LENGTH}}}")
 _FORM = re.compile(rf"{_PREFIX}_[a-z0-9]{{{_ID_LENGTH}}}_[A-Za-z0-9]{{{_SECRET_LENGTH}}}")
 
 
@@ -28,6 +29,11 @@ def new_text(key_id: str) -> str:
 def is_key_text(text: str) -> bool:
     """Whether a credential has the form of a stored key; no other needs to be looked for in the store."""
     return _FORM.fullmatch(text) is not None
+
+
+def is_id(text: str) -> bool:
+    """Whether something has the form of an id that `new_id` makes; no other needs to be looked for in the store."""
+    return _ID.fullmatch(text) is not None
 
 
 def digest(text: str) -> bytes:

@@ -6,6 +6,8 @@ imported only when there is something to do, so an ordinary start does not pay f
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -22,6 +24,7 @@ async def migrate(engine: AsyncEngine) -> bool:
     async with engine.connect() as connection:
         if await connection.run_sync(_revision) == HEAD:
             return False
+    await asyncio.to_thread(importlib.import_module, "alembic.command")  # a quarter of a second
     async with engine.execution_options(writes=True).begin() as connection:  # on SQLite: takes the write lock
         if connection.dialect.name == "postgresql":
             await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
