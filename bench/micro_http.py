@@ -181,7 +181,7 @@ class Contest:
 
 
 def serve_command(runner: str) -> list[str]:
-    limits = ["--rate-limit-per-minute", "100000000", "--rate-limit-burst", "100000000", "--cache-max-items", "0"]
+    limits = ["--rate-limit-per-minute", "100000000", "--rate-limit-burst", "100000000", "--cache-ttl-s", "0"]
     ports = ["--port", "{port}", "--metrics-port", str(free_port())]
     return ["serve", "--runner", runner, *ports, "--log-format", "json", *limits]
 
@@ -192,7 +192,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     contest = Contest(options)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "access.log"
-        environ = {"NLLBD_API_KEY": KEY, "NLLBD_STATE_DIR": folder}
+        environ = {"NLLBD_API_KEY": KEY, "XDG_STATE_HOME": folder}
         command = serve_command(options.runner)
         with (
             Server(LABELS[0], ["-m", "nllbd", *command], environ, log) as daemon,

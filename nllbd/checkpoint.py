@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from nllbd.sched.sequence import EarlyStopping
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 SENTENCEPIECE_FILE = "sentencepiece.bpe.model"
+# What of a file counts for the fingerprint: all of a small one, samples of a large one.
+_WHOLE_BYTES = 32 << 20
+_NUM_SAMPLES, _SAMPLE_BYTES = 512, 4096
 # Far beyond any NLLB-200 model, and still no danger: what exceeds them is a damaged file.
 _MAX_VOCABULARY, _MAX_WIDTH, _MAX_LAYERS, _MAX_POSITIONS = 1 << 24, 1 << 20, 1 << 10, 1 << 20
 
@@ -242,7 +245,7 @@ def _read_json(path: Path, *, required: bool = True) -> Any:
 
 
 def _fingerprint(path: Path) -> str:
-    """Identity of the checkpoint for caches: small files by content, weights by name, size and head and tail bytes."""
+    """Identity of the checkpoint for caches: small files by content, weights by name, size and many samples."""
     try:
         return _digest(file for file in sorted(path.iterdir()) if file.is_file())
     except OSError as error:
@@ -257,8 +260,16 @@ def _digest(files: Iterable[Path]) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as stream:
-            digest.update(stream.read(1 << 16))
-            if size > 1 << 17:
-                stream.seek(-(1 << 16), 2)
-                digest.update(stream.read())
+            for start, length in _looked_at(size):
+                stream.seek(start)
+                digest.update(stream.read(length))
     return digest.hexdigest()[:16]
+
+
+def _looked_at(size: int) -> Iterator[tuple[int, int]]:
+    """Where a file is read, as (start, length): whole, or in samples so close that a layer trained anew is met."""
+    if size <= _WHOLE_BYTES:
+        yield 0, size
+        return
+    for number in range(_NUM_SAMPLES):
+        yield number * (size - _SAMPLE_BYTES) // (_NUM_SAMPLES - 1), _SAMPLE_BYTES

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "translate": "translate texts from arguments or standard input",
         "bulk": "translate a file: txt, jsonl, csv, tsv",
         "languages": "list the languages of a model",
+        "top": "watch a daemon: lanes, queue, tokens a second, latencies, busiest keys",
         "config": "show, check or write down the settings",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ SETTLE_S = 0.05
 #: How long a response that is ready may take to reach its client once everything else is done.
 _FLUSH_S = 5.0
 _EXTEND_EVERY_S = 5.0
+_GC_THRESHOLD = 20_000  # new objects between two collections: some megabytes at the most
 
 logger = log.get_logger(__name__)
 
@@ -250,6 +252,7 @@ class Daemon:
 
     async def _become_ready(self, info: EngineInfo) -> None:
         await self._context.accounts.wait_settled()
+        _collect_seldom()
         self._lifecycle.advance(LifecycleState.READY)
         await self._http.accept(inherited=True)
         announcement = Announcement(
@@ -371,3 +374,11 @@ class Daemon:
     async def _stop_engine(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await self._engine.stop()
+
+
+def _collect_seldom() -> None:
+    """What was built up to now stays: the collector of cyclic garbage need not look at it again. A request makes
+    hundreds of objects and hardly a cycle, so that it runs each ten requests by default."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)

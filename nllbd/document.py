@@ -5,7 +5,8 @@ Planning is pure and thread-safe, so that large texts are planned off the event 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -15,6 +16,7 @@ from nllbd.languages import Language
 from nllbd.segments import Segment, SegmentTranslation, prepare
 from nllbd.text import html, segment
 from nllbd.text.detect import Detector
+from nllbd.text.glossary import Glossary, restore
 from nllbd.text.spans import is_language
 from nllbd.text.tokenizer import Tokenizer
 
@@ -24,19 +26,21 @@ SAME_LANGUAGE = "same_language"
 #: has the same id whatever it is.
 Key = tuple[str, str]
 Translations = dict[Key, SegmentTranslation]
+_NO_TERMS: Mapping[str, str] = MappingProxyType({})
 
 
 class Part(msgspec.Struct, frozen=True):
     """A stretch of the answer: `before`, a translation, `after`. Without `key` only what stands around it.
 
     `span` is the segment's place in the source, [start, end) in code points; in HTML the place of the run between two
-    tags that holds it.
+    tags that holds it, with a glossary the place among its placeholders. `terms`: what placeholders stand for.
     """
 
     before: str
     after: str = ""
     key: Key | None = None
     span: tuple[int, int] = (0, 0)
+    terms: Mapping[str, str] = _NO_TERMS
 
 
 class TextPlan(msgspec.Struct, frozen=True):
@@ -83,7 +87,7 @@ class Planner:
         if source.code == target.code:
             return TextPlan(text, job.format, source, target, confidence, warnings=(SAME_LANGUAGE,))
         make = self._html_parts if job.format == "html" else self._text_parts
-        parts = tuple(make(text, source, target))
+        parts = tuple(make(text, source, target, job.glossary))
         cores = dict.fromkeys(part.key[1] for part in parts if part.key)
         segments = tuple(prepare(core, source, self._tokenizer) for core in cores)
         return TextPlan(text, job.format, source, target, confidence, parts, segments)
@@ -101,23 +105,27 @@ class Planner:
             return found.candidates[0]
         raise LanguageNotDetected("the language of this text could not be told; give the source language", field=field)
 
-    def _html_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
+    def _html_parts(self, text: str, source: Language, target: Language, glossary: Glossary | None) -> Iterator[Part]:
         for run in html.parse(text):
             if run.is_markup:
                 yield Part(run.raw)
                 continue
             span = (run.start, run.start + len(run.raw))
-            for part in self._text_parts(run.text, source, target):
-                yield Part(html.escape(part.before), html.escape(part.after), part.key, span)
+            for part in self._text_parts(run.text, source, target, glossary):
+                yield Part(html.escape(part.before), html.escape(part.after), part.key, span, part.terms)
 
-    def _text_parts(self, text: str, source: Language, target: Language) -> Iterator[Part]:
+    def _text_parts(self, text: str, source: Language, target: Language, glossary: Glossary | None) -> Iterator[Part]:
+        terms = _NO_TERMS
+        if glossary is not None:
+            masked = glossary.mask(text)
+            text, terms = masked.text, masked.terms
         pieces = segment.split(text, source, self._max_tokens, self._tokenizer.count_tokens)
         for piece, (before, after) in zip(pieces, segment.frames(pieces, source, target), strict=True):
             if piece.core:
                 span = (piece.start, piece.start + len(piece.core))
-                yield Part(before, after, (source.code, piece.core), span)
+                yield Part(before, after, (source.code, piece.core), span, terms)
             else:
-                yield Part(before + after)
+                yield Part(before + after, terms=terms)
 
 
 def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextTranslation:
@@ -138,10 +146,18 @@ def assemble(plan: TextPlan, done: Translations, num_alternatives: int) -> TextT
 def write_part(plan: TextPlan, part: Part, done: Translations, rank: int = 0) -> str:
     """A part as it stands in the answer, with its translation of `rank`: 0 = best; the last one if there are fewer."""
     if part.key is None:
-        return part.before + part.after
+        return _with_terms(plan, part, part.before + part.after)
     texts = done[part.key].texts
     text = texts[min(rank, len(texts) - 1)]
-    return part.before + (html.escape(text) if plan.format == "html" else text) + part.after
+    written = part.before + (html.escape(text) if plan.format == "html" else text) + part.after
+    return _with_terms(plan, part, written) if part.terms else written
+
+
+def _with_terms(plan: TextPlan, part: Part, text: str) -> str:
+    """A part's text with the glossary's translations in place of its placeholders."""
+    if plan.format == "html":
+        return restore(text, {name: html.escape(term) for name, term in part.terms.items()})
+    return restore(text, part.terms)
 
 
 def _join(plan: TextPlan, done: Translations, rank: int) -> str:

@@ -18,6 +18,7 @@ from nllbd.sched.sequence import EarlyStopping, Priority, SearchParams
 if TYPE_CHECKING:
     from nllbd.checkpoint import Checkpoint
     from nllbd.config import Settings
+    from nllbd.text.glossary import Glossary
 
 DEFAULTS = SearchParams(num_beams=4, length_penalty=1.0, early_stopping=True, max_length=512)
 MIN_MAX_LENGTH = 3  # the initial `</s>`, the language code, and one token of translation
@@ -36,8 +37,8 @@ class TranslationJob(msgspec.Struct, frozen=True):
     text by text. None in a search setting means: not asked for. `client` and `request_id` are the two levels of
     fairness in the scheduler; `tenant` is who may see its cached translations, "" = everybody. Where detection is not
     sure enough: `fallback_lang` if there is one, else the likeliest language if `guess_language`, else an error.
-    `field` is what the request calls its texts: errors then name `text[3]`, or `text` alone when the request gave one
-    string (`is_list` false).
+    `glossary` has terms whose translation is given. `field` is what the request calls its texts: errors then name
+    `text[3]`, or `text` alone when the request gave one string (`is_list` false).
     """
 
     texts: tuple[str, ...]
@@ -58,6 +59,7 @@ class TranslationJob(msgspec.Struct, frozen=True):
     is_list: bool = False
     guess_language: bool = False
     fallback_lang: str | None = None
+    glossary: Glossary | None = None
 
     @property
     def has_search_wishes(self) -> bool:
@@ -84,9 +86,9 @@ class TextTranslation(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a job cost. `cached_segments` of its `segments` came from the cache; tokens are those of the others, language
-    code and `</s>` included; times are the slowest segment's, in seconds. `peak_lanes`: the most lanes of the batch, all
-    requests' together, while segments of this one were in it.
+    """What a job cost. `cached_segments` of its `segments` came from the cache; tokens are those of the others,
+    language code and `</s>` included; times are the slowest segment's, in seconds. `peak_lanes`: the most lanes of the
+    batch, all requests' together, while segments of this one were in it.
     """
 
     characters: int = 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from nllbd.errors import Draining, NotReady
 
@@ -43,6 +43,7 @@ class Lifecycle:
         self._idle.set()
         self.started_at = clock()
         self.failed_reason: str | None = None
+        self._counted = _Counted(self)
 
     @property
     def state(self) -> LifecycleState:
@@ -108,15 +109,23 @@ class Lifecycle:
         if self._in_flight == 0:
             self._idle.set()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> AbstractContextManager[None]:
         """`begin_request` and `end_request` around a block."""
-        self.begin_request()
-        try:
-            yield
-        finally:
-            self.end_request()
+        return self._counted
 
     async def wait_idle(self) -> None:
         """Return when no request is in flight."""
         await self._idle.wait()
+
+
+class _Counted(AbstractContextManager[None]):
+    """Counts a request in and out. Holds nothing of its own, so that all requests share one."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def __enter__(self) -> None:
+        self._lifecycle.begin_request()
+
+    def __exit__(self, *_: object) -> None:
+        self._lifecycle.end_request()

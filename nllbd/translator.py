@@ -45,6 +45,7 @@ from nllbd.segments import Order, Segment, SegmentTranslation, SegmentTranslator
 from nllbd.streaming import EventOrder
 from nllbd.text.detect import Detection, Detector
 from nllbd.text.tokenizer import Tokenizer
+from nllbd.timeouts import TimeLimit
 from nllbd.tracing import NO_TRACING, Tracing
 
 _INLINE_CHARACTERS = 1_000  # more text than this is planned in a thread: it is milliseconds of work
@@ -155,7 +156,7 @@ class Translator:
         params = self._search_params(job)
         run = _Run(job, target, self._tokenizer.language_id(target.code), params, started + timeout, emit=emit)
         try:
-            async with asyncio.timeout(timeout):
+            with TimeLimit(timeout):
                 with self._tracing.span("plan"):
                     await self._plan(run, source)
                 await self._recall(run)

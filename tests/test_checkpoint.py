@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,31 @@ def test_any_value_is_read_or_a_checkpoint_error(folder: Path, file: str, name: 
     (folder / file).write_text(original)
     assert file in complaint
     assert name in complaint or name == "d_model"  # of which the heads must be a divisor
+
+
+def _change(file: Path, position: int, content: bytes) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(position)
+        stream.write(content)
+
+
+def test_the_fingerprint_sees_every_byte_of_the_small_files(folder: Path) -> None:
+    before = read_checkpoint(folder).fingerprint
+    assert before == read_checkpoint(folder).fingerprint
+    vocabulary = folder / "sentencepiece.bpe.model"
+    middle = vocabulary.stat().st_size // 2
+    byte = vocabulary.read_bytes()[middle]
+    _change(vocabulary, middle, bytes([byte ^ 1]))
+    assert read_checkpoint(folder).fingerprint != before
+
+
+@pytest.mark.parametrize("where", [0.0, 0.1234, 0.5, 0.777, 0.995])
+def test_the_fingerprint_meets_a_matrix_that_was_trained_anew(folder: Path, where: float) -> None:
+    """One of 1024 by 1024 in half precision, somewhere in 1 GiB of weights (a file of holes: it takes no room)."""
+    weights = folder / "pytorch_model.bin"
+    weights.touch()
+    os.truncate(weights, 1 << 30)
+    before = read_checkpoint(folder).fingerprint
+    _change(weights, int(where * (1 << 30)), b"\1" * (2 << 20) + b"\2" * 4096)
+    assert weights.stat().st_size == 1 << 30
+    assert read_checkpoint(folder).fingerprint != before

@@ -13,6 +13,7 @@ from functools import partial
 
 from bench.held_load.rude import Crowd
 from bench.held_load.services import Postgres, Redis
+from bench.held_load.texts import FAULTS
 from bench.held_load.world import CAPACITY_PER_S, World
 
 OVERLOAD_FACTOR = 10
@@ -28,17 +29,20 @@ class Breakage:
     log: list[tuple[float, str]] = field(default_factory=list)
 
     def ways(self, overload_s: float, away_s: float) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """All that is done in a round, in this order."""
+        """All that is done in a round, in this order; what takes longest comes last."""
         found: list[tuple[str, Callable[[], Awaitable[None]]]] = [
-            (f"{OVERLOAD_FACTOR} times the load for {overload_s:g} s", partial(self._overload, overload_s)),
             ("engine: kill -9", partial(self._signal_engine, signal.SIGKILL)),
             ("engine: SIGSTOP", partial(self._signal_engine, signal.SIGSTOP)),
         ]
-        found += [(f"engine: {fault}", partial(self.crowd.send_poison, fault)) for fault in self.crowd.poison]
+        poison = sorted(self.crowd.poison, key=lambda fault: fault == "hang_on")
+        found += [(f"engine: {FAULTS[fault]}", partial(self.crowd.send_poison, fault)) for fault in poison]
+        hang = found[-1:] if poison else []
+        found = found[: len(found) - len(hang)]
         for service in self.world.services:
             found.append((f"{service.name}: kill -9, away for {away_s:g} s", partial(self._kill, service, away_s)))
             found.append((f"{service.name}: SIGSTOP for {away_s:g} s", partial(self._freeze, service, away_s)))
-        return found
+        burst = (f"{OVERLOAD_FACTOR} times the load for {overload_s:g} s", partial(self._overload, overload_s))
+        return [*found, burst, *hang]
 
     async def go_on(self, every_s: float, rounds_until: float, overload_s: float, away_s: float) -> None:
         """Round after round until `rounds_until` seconds have gone; pauses of `every_s` between."""

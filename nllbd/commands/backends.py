@@ -151,7 +151,7 @@ class RemoteBackend:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url
-        self._parts = _parse_url(url)
+        self._parts = parse_url(url)
         self._path = ("" if self._parts.scheme == "unix" else self._parts.path.rstrip("/")) + "/translate"
         self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
 
@@ -180,7 +180,7 @@ class RemoteBackend:
 
     def _post(self, body: bytes) -> tuple[int, bytes, str]:
         try:
-            with closing(_connection(self._parts)) as connection:
+            with closing(open_connection(self._parts)) as connection:
                 connection.request("POST", self._path, body, self._headers)
                 answer = connection.getresponse()
                 return answer.status, answer.read(), answer.getheader("Retry-After", "")
@@ -194,7 +194,7 @@ class RemoteBackend:
         return Refusal(message, str(refusal["code"]), float(retry_after) if retry_after.isdecimal() else None)
 
 
-def _parse_url(url: str) -> SplitResult:
+def parse_url(url: str) -> SplitResult:
     """Raises InvalidValue for what nllbd cannot be reached at."""
     try:
         parts = urlsplit(url)
@@ -207,17 +207,19 @@ def _parse_url(url: str) -> SplitResult:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+def open_connection(parts: SplitResult, timeout_s: float = _NO_LIMIT_S) -> http.client.HTTPConnection:
+    """An HTTP connection to a URL that `parse_url` let pass; it connects when it is first used."""
     if parts.scheme == "unix":
-        return _UnixConnection(parts.path)
+        return _UnixConnection(parts.path, timeout_s)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname or "", parts.port, timeout=_NO_LIMIT_S)
+    return kind(parts.hostname or "", parts.port, timeout=timeout_s)

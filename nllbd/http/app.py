@@ -10,14 +10,14 @@ from aiohttp import web
 
 from nllbd.http import debug, docs, handlers, openapi, pages, sessions
 from nllbd.http.context import CONTEXT, AppContext
-from nllbd.http.endpoints import azure, deepl, google, libretranslate, nllb, shared
+from nllbd.http.endpoints import azure, deepl, deepl_glossaries, google, libretranslate, nllb, shared
 from nllbd.http.middleware import MIDDLEWARES, decorate, observe
 
 
 def build_app(context: AppContext) -> web.Application:
     """The API."""
     app = _bare_app(context, MIDDLEWARES)
-    for dialect in (shared, libretranslate, deepl, google, azure, nllb):
+    for dialect in (shared, libretranslate, deepl, deepl_glossaries, google, azure, nllb):
         app.add_routes(dialect.routes(context))
     app.add_routes(
         [

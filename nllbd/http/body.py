@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import zlib
@@ -12,7 +11,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from nllbd.errors import BodyTimeout, BodyTooLarge, InvalidJson, InvalidType, InvalidValue, UnsupportedMediaType
+from nllbd.timeouts import TimeLimit
 
+_JSON = "application/json"
 _PLAIN, _COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
 _ANY_ZLIB_HEADER = 47  # wbits: gzip or zlib, whichever comes
 _NAMES_SHOWN = 64
@@ -47,19 +48,28 @@ async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> b
         raise UnsupportedMediaType(f"Content-Encoding must be gzip or deflate, or absent; got {encoding[:40]!r}")
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_bytes)
+    body = await _receive(request, max_bytes, timeout_s)
+    return _decompress(body, max_bytes) if encoding in _COMPRESSED else body
+
+
+async def _receive(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The body as it comes over the wire."""
+    content = request.content
+    if content.is_eof() and content.total_bytes <= max_bytes:
+        return content.read_nowait()  # it came with the headers, as small ones do
     body = bytearray()
     try:
-        async with asyncio.timeout(timeout_s):
-            while chunk := await request.content.readany():
+        with TimeLimit(timeout_s):
+            while chunk := await content.readany():
                 body += chunk
                 if len(body) > max_bytes:
                     raise _too_large(max_bytes)
     except TimeoutError:
         raise BodyTimeout(f"the body did not arrive within {timeout_s:g} s") from None
-    return _decompress(body, max_bytes) if encoding in _COMPRESSED else bytes(body)
+    return bytes(body)
 
 
-def _decompress(body: bytearray, max_bytes: int) -> bytes:
+def _decompress(body: bytes, max_bytes: int) -> bytes:
     """At most `max_bytes` come out, however small the body that asks for more."""
     decompressor = zlib.decompressobj(_ANY_ZLIB_HEADER)
     try:
@@ -119,10 +129,10 @@ def _reason(error: msgspec.DecodeError) -> str:
 
 def _check_media_type(request: web.Request) -> None:
     """JSON only; a request that names no type at all is taken at its word that the body is JSON."""
-    if hdrs.CONTENT_TYPE not in request.headers:
+    if request.headers.get(hdrs.CONTENT_TYPE, _JSON) == _JSON:
         return
     kind = request.content_type
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {kind[:80]!r}")
     if (request.charset or "").lower() not in _CHARSETS:
         raise UnsupportedMediaType("JSON must be encoded in UTF-8")

@@ -12,6 +12,7 @@ from nllbd.bridge.protocol import EngineClient
 from nllbd.busiest import BusyAccounts
 from nllbd.checkpoint import Checkpoint
 from nllbd.config import Settings
+from nllbd.glossaries import Glossaries
 from nllbd.http.clients import ClientAddresses, stranger
 from nllbd.http.dispatch import Dialect
 from nllbd.job import Usage
@@ -50,9 +51,11 @@ class AppContext:
     busiest: BusyAccounts = field(default_factory=BusyAccounts)
     clients: ClientAddresses = field(init=False)
     guard: Guard = field(init=False)
+    glossaries: Glossaries = field(init=False)
 
     def __post_init__(self) -> None:
         self.clients = ClientAddresses(self.settings.trusted_proxies)
+        self.glossaries = Glossaries(self.accounts)
         self.guard = Guard(self.settings, self.accounts, self.rate_redis)
 
     def apply(self, settings: Settings) -> None:

@@ -49,7 +49,7 @@ FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-dat
 def expect(path: str, query: Collection[str], headers: Collection[str], content_type: str) -> Dialect:
     """The dialect that a request seems to speak, before its body is read: errors are told in it until then.
 
-    `headers` are the names of the headers in lower case. Never raises.
+    `headers` are the names of the headers, in lower case or compared without regard to it. Never raises.
     """
     for dialect, prefixes in _PATHS:
         if path.startswith(prefixes):
@@ -59,7 +59,7 @@ def expect(path: str, query: Collection[str], headers: Collection[str], content_
     found = _marked(query, ())
     if found:
         return found[-1]
-    if not _AZURE_HEADERS.isdisjoint(headers):
+    if any(name in headers for name in _AZURE_HEADERS):
         return Dialect.AZURE
     return Dialect.LIBRETRANSLATE if content_type in FORM_TYPES else Dialect.NATIVE
 

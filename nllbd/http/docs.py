@@ -37,9 +37,9 @@ _START = b"""SwaggerUIBundle({
   tryItOutEnabled: true,
 });
 """
-#: Swagger UI sets style attributes, and its style sheet has pictures in data URLs. Scripts are files of ours only.
+#: Scripts and styles are files of ours only; the style sheet has pictures in data URLs.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 

@@ -52,20 +52,15 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     exchange = Exchange(
         request_id=_request_id(request), client=context.clients.find(request), route=route_template(request)
     )
-    exchange.dialect = expect(
-        request.path, request.query.keys(), {name.lower() for name in request.headers}, request.content_type
-    )
+    exchange.dialect = expect(request.path, request.query.keys(), request.headers, request.content_type)
     request[EXCHANGE] = exchange
     in_flight = 0 if exchange.route == METRICS_ROUTE else 1  # an idle server's scrape must read 0
     context.metrics.add(metrics.IN_FLIGHT, in_flight)
     status = CLIENT_GONE
     is_probe = exchange.route in PROBE_ROUTES
     tracing = NO_TRACING if is_probe else context.tracing
-    with (
-        structlog.contextvars.bound_contextvars(request_id=exchange.request_id),
-        context.lifecycle.request(),
-        tracing.request(exchange.route, request.headers) as exchange.span,
-    ):
+    structlog.contextvars.bind_contextvars(request_id=exchange.request_id)  # this task's, which ends with the request
+    with context.lifecycle.request(), tracing.request(exchange.route, request.headers) as exchange.span:
         try:
             response = await _answer(request, handler, exchange)
             status = response.status
@@ -96,7 +91,7 @@ async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """503 unless this daemon serves now; health answers always."""
-    if route_template(request) not in HEALTH_ROUTES:
+    if request[EXCHANGE].route not in HEALTH_ROUTES:
         context = request.app[CONTEXT]
         context.lifecycle.check_admits(is_first_on_connection=is_first_on_connection(request))
         if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):

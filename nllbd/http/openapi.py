@@ -86,7 +86,9 @@ def _paths(operations: Iterable[Operation], schemas: _Schemas) -> dict[str, Any]
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    error = _ANYTHING if _is_shared(operation) else schemas[ErrorBody]
+    error = schemas[ErrorBody]
+    if _is_shared(operation):
+        error = _or_anything(error) if operation.tag == NATIVE else _ANYTHING
     made: dict[str, Any] = {
         "summary": operation.summary,
         "tags": [operation.tag],
@@ -120,11 +122,18 @@ def _success(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         return {"description": "Done"}
     known = schemas.get(operation.answer) if operation.answer is not None else None
     # Where several dialects share a path, ours is what is described, and what others get is none of it.
-    described = {"anyOf": [known, _ANYTHING]} if known is not None and _is_shared(operation) else known or _ANYTHING
+    described = known or _ANYTHING
+    if known is not None and _is_shared(operation):
+        described = _or_anything(known)
     success = _answer("Success", described)
     if EVENTS in operation.answer_types:
         success["content"][EVENTS] = {"schema": _EVENT}
     return success
+
+
+def _or_anything(ours: dict[str, Any]) -> dict[str, Any]:
+    """Ours, or another dialect's."""
+    return {"anyOf": [ours, _ANYTHING]}
 
 
 def _any_of(types: Sequence[Any], schemas: _Schemas) -> dict[str, Any]:

@@ -11,8 +11,8 @@ so that requests at the same time cannot pass the quota together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 
 import msgspec
 from aiohttp import web
@@ -38,6 +38,10 @@ async def translate_all(request: web.Request, jobs: Sequence[TranslationJob]) ->
     """The answers to a request's jobs, at once: all of them are answered and booked, or none. Raises as `translate`."""
     translator = request.app[CONTEXT].translator
     with _quota(request, jobs):
+        if len(jobs) == 1:
+            result = await translator.translate(_scoped(request, jobs[0]))
+            _book(request, result.usage)
+            return [result]
         tasks = [asyncio.ensure_future(translator.translate(_scoped(request, job))) for job in jobs[1:]]
         try:
             first = await translator.translate(_scoped(request, jobs[0]))
@@ -75,13 +79,13 @@ def account_of(principal: Principal) -> str:
     return ANONYMOUS_ACCOUNT if principal.is_anonymous else principal.id
 
 
-@contextmanager
-def _quota(request: web.Request, jobs: Sequence[TranslationJob]) -> Iterator[None]:
+def _quota(request: web.Request, jobs: Sequence[TranslationJob]) -> AbstractContextManager[None]:
     require_authenticated(request)
     principal = request[EXCHANGE].principal
+    if principal.monthly_characters is None:
+        return nullcontext()
     characters = sum(len(text) for job in jobs for text in job.texts)
-    with request.app[CONTEXT].accounts.usage.hold(account_of(principal), characters, principal.monthly_characters):
-        yield
+    return request.app[CONTEXT].accounts.usage.hold(account_of(principal), characters, principal.monthly_characters)
 
 
 def _book(request: web.Request, usage: Usage) -> None:
@@ -102,4 +106,5 @@ def _book(request: web.Request, usage: Usage) -> None:
 def _scoped(request: web.Request, job: TranslationJob) -> TranslationJob:
     """The job, within what its sender may see of the cache."""
     scope = request.app[CONTEXT].settings.cache_scope
-    return msgspec.structs.replace(job, tenant=cache_tenant(request[EXCHANGE].principal, scope))
+    tenant = cache_tenant(request[EXCHANGE].principal, scope)
+    return job if tenant == job.tenant else msgspec.structs.replace(job, tenant=tenant)

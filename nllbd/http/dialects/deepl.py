@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from nllbd.config import Settings
-from nllbd.errors import InvalidValue, MissingField, NllbdError, NotImplementedYet
+from nllbd.errors import InvalidValue, MissingField, NllbdError
 from nllbd.http import schema
 from nllbd.http.dialects.common import ErrorAnswer, as_text, as_texts, check_lengths, check_number, resolve
 from nllbd.job import TranslationJob, TranslationResult
@@ -37,7 +37,7 @@ _REGIONAL = {
     "zho_Hans": (("ZH", "Chinese"), ("ZH-HANS", "Chinese (simplified)")),
 }
 #: What the model cannot do, and ignoring it would give a translation that was not asked for.
-_UNSUPPORTED = ("style_id", "translation_memory_id", "custom_instructions", "ignore_tags")
+_UNSUPPORTED = ("glossary_ids", "style_id", "translation_memory_id", "custom_instructions", "ignore_tags")
 _FORMAL = frozenset({"more", "less"})
 _HTML_TAGS = frozenset({"html", "xml"})
 
@@ -92,8 +92,6 @@ def parse(
     request = schema.parse({**given, "text": values["text"]}, TranslateRequest, strict=False)
     if request.formality in _FORMAL:
         raise InvalidValue("formality is not supported for any target_lang; use prefer_more or leave it out")
-    if request.glossary_id is not None:
-        raise NotImplementedYet("glossaries are not available on this server", field="glossary_id")
     target = resolve(as_text(values["target_lang"], "target_lang"), {}, languages, "target_lang")
     source = request.source_lang and resolve(request.source_lang, {}, languages, "source_lang").code
     return TranslationJob(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
-from nllbd.errors import NotImplementedYet
 from nllbd.http import service
 from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
 from nllbd.http.dialects import deepl as dialect
 from nllbd.http.dialects.common import as_text
+from nllbd.http.dialects.deepl_glossaries import check_pair
 from nllbd.http.endpoints.sent import answer, read_sent
 
 
@@ -20,10 +21,6 @@ def routes(context: AppContext) -> list[web.RouteDef]:
         web.post("/v2/languages", languages),
         web.get("/v2/usage", usage),
         web.post("/v2/usage", usage),
-        web.get("/v2/glossary-language-pairs", glossary),
-        web.route("*", "/v2/glossaries", glossary),
-        web.route("*", "/v2/glossaries/{id}", glossary),
-        web.route("*", "/v2/glossaries/{id}/entries", glossary),
     ]
 
 
@@ -38,6 +35,12 @@ async def translate(request: web.Request) -> web.StreamResponse:
         client=exchange.principal.id,
         request_id=exchange.request_id,
     )
+    if (glossary_id := sent.values.get("glossary_id")) is not None:
+        found = await context.glossaries.find(
+            service.account_of(exchange.principal), as_text(glossary_id, "glossary_id")
+        )
+        check_pair(found.record, job.source_lang, job.target_lang)
+        job = msgspec.structs.replace(job, glossary=found.terms)
     return answer(dialect.render(await service.translate(request, job), job))
 
 
@@ -53,8 +56,3 @@ async def usage(request: web.Request) -> web.StreamResponse:
     principal = request[EXCHANGE].principal
     used = request.app[CONTEXT].accounts.usage.used_this_month(service.account_of(principal))
     return answer(dialect.render_usage(used, principal.monthly_characters))
-
-
-async def glossary(request: web.Request) -> web.StreamResponse:
-    """The glossary calls."""
-    raise NotImplementedYet("glossaries are not available on this server")
