@@ -229,9 +229,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=common.RESULTS)
-    parser.add_argument(
-        "--sweep-file", type=Path, help="keep what the sweep found here, and take it from here next time"
-    )
+    parser.add_argument("--sweep-file", type=Path, help="keeps what the sweep found")
     parser.add_argument("--quick", action="store_true", help="few sentences, the small model, two rounds")
     options = parser.parse_args()
     if options.quick:
