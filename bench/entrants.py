@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import common
 from bench.child import Child, Spec
 from bench.common import figure
 from bench.contestants import Job
 from bench.peers import convert_for_ctranslate2, quantize_for_nllbd
-from bench.sweep import Best, sweep, tuned
+from bench.sweep import Best, remembered, sweep, tuned
 
 TRANSFORMERS_BATCHES = (8, 16, 32)
 
@@ -52,12 +56,24 @@ def make_spec(name: str, model: Path, cache_dir: Path, threads: int, device: str
 
 
 def enter(
-    spec: Spec, jobs: Sequence[Job], places: Sequence[int], beams: Sequence[int], max_length: int, *, quick: bool
+    spec: Spec,
+    jobs: Sequence[Job],
+    places: Sequence[int],
+    beams: Sequence[int],
+    max_length: int,
+    *,
+    quick: bool,
+    memory: Path | None = None,
 ) -> Entrant:
-    """The entrant of `spec` at its best on its own jobs."""
+    """The entrant of `spec` at its best on its own jobs. `memory`: a file that keeps what CTranslate2's sweep found."""
     own = [jobs[place] for place in places]
     if spec.kind == "ctranslate2":
-        best = sweep(spec, own, beams, max_length, quick=quick or spec.precision != "int8")
+        is_short = quick or spec.precision != "int8"
+        about = {"jobs": own, "beams": list(beams), "max_length": max_length, "short": is_short}
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        key = {"label": spec.label, "model": spec.model.name, "threads": spec.threads, "sweep": digest}
+        key |= {"hardware": common.hardware(), "ctranslate2": version("ctranslate2")}
+        best = remembered(memory, key, lambda: sweep(spec, own, beams, max_length, quick=is_short))
         return Entrant(
             spec.label,
             {width: tuned(spec, best.trials[width]) for width in beams},

@@ -81,7 +81,15 @@ class Bench:
         print(f"corpus: {len(self.jobs)} sentences, {sum(len(ids) for ids, _ in self.jobs)} source tokens")
         print("finding the best way to run each:")
         entrants = [
-            enter(spec, self.jobs, self._places(spec), options.beams, options.max_length, quick=options.quick)
+            enter(
+                spec,
+                self.jobs,
+                self._places(spec),
+                options.beams,
+                options.max_length,
+                quick=options.quick,
+                memory=options.sweep_file,
+            )
             for spec in specs
         ]
         loads = self._load_times(entrants)
@@ -221,6 +229,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=common.RESULTS)
+    parser.add_argument("--sweep-file", type=Path, help="keeps what the sweep found")
     parser.add_argument("--quick", action="store_true", help="few sentences, the small model, two rounds")
     options = parser.parse_args()
     if options.quick:

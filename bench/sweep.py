@@ -10,8 +10,10 @@ vocabulary reduced in advance.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bench.child import Child, Spec
@@ -62,6 +64,27 @@ class Best:
 def tuned(spec: Spec, trial: Trial) -> Spec:
     """`spec` with the trial's backend and threads."""
     return replace(spec, settings=trial.settings, environ=BACKENDS[trial.backend])
+
+
+def remembered(file: Path | None, key: Mapping[str, Any], make: Callable[[], Best]) -> Best:
+    """`make()`, or what an earlier run with the same key (machine, versions, jobs) has left in `file`."""
+    if file is None:
+        return make()
+    name = json.dumps(key, sort_keys=True)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if name in known:
+        print(f"  {key['label']}: as found before, from {file}")
+        return _read_best(known[name])
+    best = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(known | {name: asdict(best)}, indent=1))
+    return best
+
+
+def _read_best(known: Mapping[str, Any]) -> Best:
+    """JSON has turned numbers of beams into strings."""
+    trials, alone = ({int(k): Trial(**trial) for k, trial in known[name].items()} for name in ("trials", "alone"))
+    return Best(trials, alone, [Trial(**trial) for trial in known["tried"]])
 
 
 def sweep(

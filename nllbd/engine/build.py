@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BLOCK_SIZE = 16
 FAKE_BLOCKS = 4096
 # CPU: beyond this many lanes a step only gets longer; the encode budget keeps a step under about 0.2 s at 600M
-CPU_LANES, CPU_ENCODE_TOKENS = 128, 512
+CPU_LANES, CPU_ENCODE_TOKENS = 192, 512
 GPU_LANES, GPU_ENCODE_TOKENS = 1024, 8192
 CPU_CACHE_SHARE, CPU_CACHE_MAX_BYTES = 0.25, 4 << 30
 GPU_CACHE_SHARE = 0.8

@@ -35,6 +35,10 @@ class NativePasses:
             *(CrossTable(_linear(layer.cross_kv)) for layer in decoder.layers)
         )
 
+    def keep_times(self) -> Tensor:
+        """As in `Passes`."""
+        return self._passes.keep_times()
+
     def set_num_threads(self, num_threads: int) -> None:
         self._passes.num_threads = num_threads
 

@@ -65,3 +65,21 @@ def test_a_quick_sweep_keeps_to_the_default_backend() -> None:
 
 def test_the_backend_alone_can_be_asked_for() -> None:
     assert sweep.best_backend(SPEC, JOBS, 4, 64) == "oneDNN"
+
+
+def test_what_a_sweep_found_is_taken_from_its_file(tmp_path: Path) -> None:
+    trial = sweep.Trial("MKL", {"inter_threads": 2, "intra_threads": 1}, {"alone": True}, 4, 12.5)
+    best = sweep.Best({4: trial}, {4: trial}, [trial, trial])
+    calls: list[int] = []
+
+    def make() -> sweep.Best:
+        calls.append(1)
+        return best
+
+    file = tmp_path / "folder" / "sweeps.json"
+    assert sweep.remembered(file, {"label": "a"}, make) == best
+    assert sweep.remembered(file, {"label": "a"}, make) == best
+    assert len(calls) == 1
+    assert sweep.remembered(file, {"label": "b"}, make) == best
+    assert sweep.remembered(None, {"label": "a"}, make) == best
+    assert len(calls) == 3

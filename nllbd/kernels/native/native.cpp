@@ -206,27 +206,26 @@ void nllbd_pack(const int8_t* weight, int out, int in, int8_t* packed, int32_t* 
   }
 }
 
-// With memory = null each pass returns how many bytes of it it wants, else 0.
+// With memory = null each pass returns how many bytes of it it wants, else 0. times [phases]: seconds are added, or null.
 int64_t nllbd_decode(const NllbdDecoderLayer* layers, int num_layers, const NllbdRows* rows, float* hidden,
-                     int num_threads, void* memory) {
-  PASS(decode(layers, num_layers, *rows, hidden, num_threads, memory));
+                     int num_threads, double* times, void* memory) {
+  PASS(decode(layers, num_layers, *rows, hidden, num_threads, times, memory));
 }
 int64_t nllbd_encode(const NllbdEncoderLayer* layers, int num_layers, const float* norm_weight, const float* norm_bias,
                      const int64_t* starts, int sources, int longest, int heads, int dim, float* hidden, int8_t* out,
-                     float* out_scale, int num_threads, void* memory) {
+                     float* out_scale, int num_threads, double* times, void* memory) {
   PASS(encode(layers, num_layers, norm_weight, norm_bias, starts, sources, longest, heads, dim, hidden, out, out_scale,
-              num_threads, memory));
+              num_threads, times, memory));
 }
 int64_t nllbd_write_cross(const NllbdCross* layers, int num_layers, int8_t* encoded, float* scale, int rows,
-                          const int64_t* slots, int num_threads) {
-  PASS(write_cross(layers, num_layers, encoded, scale, rows, slots, num_threads));
+                          const int64_t* slots, int num_threads, double* times) {
+  PASS(write_cross(layers, num_layers, encoded, scale, rows, slots, num_threads, times));
 }
 int64_t nllbd_linear(const NllbdLinear* linear, int8_t* x, float* scale, int rows, float* out, int num_threads) {
   PASS(multiply_all(*linear, x, scale, rows, out, num_threads));
 }
 int64_t nllbd_project(const float* norm_weight, const float* norm_bias, const NllbdLinear* projection,
-                      const float* hidden, int rows, int k, float* best, int64_t* best_id, int num_threads,
-                      void* memory) {
-  PASS(project(norm_weight, norm_bias, *projection, hidden, rows, k, best, best_id, num_threads, memory));
+                      const float* hidden, int rows, int k, float* best, int64_t* best_id, int num_threads, double* times, void* memory) {
+  PASS(project(norm_weight, norm_bias, *projection, hidden, rows, k, best, best_id, num_threads, times, memory));
 }
 }

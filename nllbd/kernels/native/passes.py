@@ -17,6 +17,10 @@ from nllbd.kernels.native import Native, Quantized
 
 BLOCK_COLUMNS, TILE_INNER, TILE_ROWS = 32, 64, 16
 MAX_WIDTH = 8192
+PHASES = (
+    "norm", "qkv", "self-attention", "self out", "cross query", "cross-attention", "cross out", "expand", "quantize",
+    "contract", "vocabulary", "best", "source attention", "cross KV",
+)  # fmt: skip
 
 
 class LinearTable(ctypes.Structure):
@@ -95,6 +99,12 @@ class Passes:
             getattr(self._library, f"nllbd_{name}").restype = c_int64
         self._workspace = torch.empty(0, dtype=torch.int8)
         self.num_threads = 1
+        self.times: Tensor | None = None
+
+    def keep_times(self) -> Tensor:
+        """From now on, add up the seconds of each phase of PHASES in what is returned [len(PHASES)], float64."""
+        self.times = torch.zeros(len(PHASES), dtype=torch.float64)
+        return self.times
 
     def pack(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> PackedWeight:
         """weight int8 [out, in], in a multiple of 64; scale float32 [out]; bias [out] or None."""
@@ -152,7 +162,7 @@ class Passes:
         assert encoded.rows.untyped_storage().nbytes() >= _padded(len(slots)) * encoded.rows.shape[1]
         self._library.nllbd_write_cross(
             layers, len(layers), c_void_p(pointer(encoded.rows)), c_void_p(pointer(encoded.scale)), len(slots),
-            c_void_p(pointer(slots)), self.num_threads,
+            c_void_p(pointer(slots)), self.num_threads, self._times(),
         )  # fmt: skip
 
     def decode(self, layers: ctypes.Array[DecoderTable], rows: RowsTable, hidden: Tensor) -> None:
@@ -174,14 +184,17 @@ class Passes:
         )  # fmt: skip
         return values, ids
 
+    def _times(self) -> c_void_p | None:
+        return None if self.times is None else c_void_p(pointer(self.times))
+
     def _run(self, function: ctypes._NamedFuncPointer, *arguments: object) -> None:
         """Call a pass, with as much memory as it says it wants."""
-        wanted = function(*arguments, self.num_threads, None)
+        wanted = function(*arguments, self.num_threads, self._times(), None)
         assert wanted >= 0, "the processor has no such passes"
         if wanted > self._workspace.numel():
             self._workspace = torch.empty(0, dtype=torch.int8)  # the old one goes before the new one comes
             self._workspace = torch.empty(wanted, dtype=torch.int8)
-        function(*arguments, self.num_threads, c_void_p(self._workspace.data_ptr()))
+        function(*arguments, self.num_threads, self._times(), c_void_p(self._workspace.data_ptr()))
 
 
 def _empty_rows(rows: int, width: int) -> Quantized:
