@@ -145,8 +145,8 @@ def guarded(start_daemon: StartDaemon, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def slow(start_daemon: StartDaemon) -> Daemon:
-    """A daemon that takes 50 ms a token and one sentence at a time."""
-    return start_daemon(runner="fake:step_ms=50", max_waiting_segments=1)
+    """A daemon that takes 100 ms a token and one sentence at a time."""
+    return start_daemon(runner="fake:step_ms=100", max_waiting_segments=1)
 
 
 Occupy = Callable[[Daemon], contextlib.AbstractContextManager[threading.Event]]

@@ -9,7 +9,7 @@ import threading
 import deepl.http_client
 import pytest
 
-from tests.dialects.clients import UNKNOWN, Azure, Client, DeepL
+from tests.dialects.clients import CLIENTS, UNKNOWN, Azure, Client, DeepL
 from tests.dialects.conftest import API_KEY, Guarded, Occupy, metric, wait_until
 from tests.e2e.conftest import Daemon, StartDaemon
 
@@ -77,20 +77,10 @@ def test_retries_until_served(slow: Daemon, occupy: Occupy, monkeypatch: pytest.
             watcher.join()
 
 
-@pytest.mark.proves(
-    "draining",
-    "deepl",
-    "libretranslatepy",
-    "libretranslate-aio",
-    "deep-translator",
-    "google-cloud-translate",
-    "azure-ai-translation-text",
-)
+@pytest.mark.proves("draining", *(client.name for client in CLIENTS))
 def test_drain(start_daemon: StartDaemon, occupy: Occupy) -> None:
     """On a connection that was kept, each client is told to go elsewhere; a new one is refused."""
-    from tests.dialects.clients import CLIENTS
-
-    daemon = start_daemon(runner="fake:step_ms=20")
+    daemon = start_daemon(runner="fake:step_ms=80")
     clients = [kind(daemon.url) for kind in CLIENTS]
     for client in clients:
         assert client.translate(["Hi."]) == ["Hi."]
