@@ -104,7 +104,10 @@ def _book(request: web.Request, usage: Usage) -> None:
 
 
 def _scoped(request: web.Request, job: TranslationJob) -> TranslationJob:
-    """The job, within what its sender may see of the cache."""
-    scope = request.app[CONTEXT].settings.cache_scope
-    tenant = cache_tenant(request[EXCHANGE].principal, scope)
-    return job if tenant == job.tenant else msgspec.structs.replace(job, tenant=tenant)
+    """The job, within what its sender may see of the cache, and in no higher class than they may ask for."""
+    principal = request[EXCHANGE].principal
+    tenant = cache_tenant(principal, request.app[CONTEXT].settings.cache_scope)
+    priority = max(job.priority, principal.top_priority)
+    if tenant == job.tenant and priority == job.priority:
+        return job
+    return msgspec.structs.replace(job, tenant=tenant, priority=priority)

@@ -11,6 +11,7 @@ from nllbd.http.body import read_json
 from nllbd.http.context import CONTEXT, EXCHANGE
 from nllbd.http.schema_auth import TokenRequest, TokenResponse
 from nllbd.principal import Principal, Scope
+from nllbd.store.key_text import is_id
 from nllbd.store.records import SessionRecord
 
 
@@ -42,7 +43,7 @@ async def revoke(request: web.Request) -> web.StreamResponse:
     session_id = request.match_info["id"]
     if principal.session_id is not None and principal.session_id != session_id:
         raise Forbidden("a session can end itself only")
-    session = await guard.sessions.find(session_id)
+    session = await guard.sessions.find(session_id) if is_id(session_id) else None
     if session is None or not _may_end(principal, session):
         raise NotFound("there is no such session")
     if session.revoked_at is None:

@@ -42,8 +42,9 @@ class Token:
 
     @property
     def account(self) -> str:
-        """Whose token it is: unique among issuers."""
-        return f"jwt:{self.claims.get('iss', '')}:{self.claims.get('sub', '')}"
+        """Whose token it is: unique among issuers, for what follows the last colon is the subject and has none."""
+        subject = str(self.claims.get("sub", "")).replace("%", "%25").replace(":", "%3A")
+        return f"jwt:{self.claims.get('iss', '')}:{subject}"
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -18,6 +19,7 @@ from nllbd import metrics as m
 from nllbd.accounts import Accounts
 from nllbd.http.auth import BODY_CREDENTIAL_ROUTES
 from nllbd.principal import Scope
+from nllbd.sched.sequence import Priority
 from nllbd.security.guard import Guard
 from nllbd.store import key_text
 from nllbd.store.records import KeyLimits, KeyRecord
@@ -281,6 +283,42 @@ async def test_only_its_own_key_or_an_admin_ends_a_session(secured: Secured) -> 
         path = f"/auth/token/{session['session_id']}"
         status, _, _ = await service.request("DELETE", path, headers={"Authorization": f"Bearer {credential}"})
         assert status == expected
+
+
+@pytest.mark.parametrize("session_id", ["x", "%00", "%ff", "%F0%9F%92%A9", "a" * 5000, "a" * 12, "..%2f..", "'; drop"])
+async def test_sessions_that_are_none(secured: Secured, session_id: str) -> None:
+    service = await secured(api_key=API_KEY, jwt_secret=SECRET)
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    path = f"/auth/token/{quote(session_id, safe='%')}"
+    writer.write(f"DELETE {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: {API_KEY}\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), 30)
+    assert answer.split()[1] == b"404", answer
+    writer.close()
+
+
+async def test_a_key_s_class_is_the_highest_it_may_ask_for(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await secured()
+    slow, _ = await add_key(service, limits=KeyLimits(top_priority=Priority.BULK))
+    quick, _ = await add_key(service)
+    seen: list[Priority] = []
+    translate = service.context.translator.translate
+
+    async def record(job: Any) -> Any:
+        seen.append(job.priority)
+        return await translate(job)
+
+    monkeypatch.setattr(service.context.translator, "translate", record)
+    for key in (slow, quick):
+        for priority in ("interactive", "bulk"):
+            assert (await ask(service, ("X-API-Key", key), body={**BODY, "priority": priority}))[0] == 200
+    assert seen == [Priority.BULK, Priority.BULK, Priority.INTERACTIVE, Priority.BULK]
+
+
+async def test_front_ends_are_told_whether_a_key_is_needed(secured: Secured) -> None:
+    service = await secured()
+    assert not (await service.request("GET", "/frontend/settings"))[1]["keyRequired"]
+    await add_key(service)
+    assert (await service.request("GET", "/frontend/settings"))[1]["keyRequired"]
 
 
 @pytest.mark.parametrize("body", [{"expires_in": 0}, {"expires_in": 10**9}, {"expires_in": "60"}, {"x": 1}, [], "x"])

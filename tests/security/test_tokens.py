@@ -75,6 +75,13 @@ def test_good_tokens(tokens: Tokens) -> None:
     assert tokens.check(signed(scope={"a": 1})).scopes == set()
 
 
+def test_no_two_senders_have_one_account() -> None:
+    tokens = Tokens(Settings(jwt_secret=SECRET))
+    pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b%3Ac"), ("a:b%3Ac", ""), ("", "a:b:c"), ("a", "b%253Ac")]
+    accounts = {tokens.check(signed(iss=issuer, sub=subject, aud=...)).account for issuer, subject in pairs}
+    assert len(accounts) == len(pairs)
+
+
 NOW = int(time.time())
 BAD: dict[str, Any] = {
     "expired": lambda: signed(exp=NOW - 60),

@@ -46,7 +46,7 @@ async def detect(request: web.Request, sent: Sent) -> web.StreamResponse:
 async def frontend_settings(request: web.Request) -> web.StreamResponse:
     """`GET /frontend/settings`."""
     context = request.app[CONTEXT]
-    needs_key = bool(context.settings.api_key)
+    needs_key = not context.guard.lets_anonymous_in
     return answer(dialect.frontend_settings(context.tokenizer.languages, context.settings, needs_key=needs_key))
 
 
