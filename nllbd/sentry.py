@@ -30,6 +30,7 @@ MAX_PER_MINUTE = 30
 _MAX_FRAMES = 50
 _GENERATED_ID = re.compile(r"[0-9a-f-]{16,36}")  # made by us or a proxy; anything else could be a client's own words
 _OURS = "nllbd."
+_REPORTERS = ("opentelemetry", "sentry_sdk", "urllib3")  # that a collector is away is for the log alone
 _SUPERVISOR = "nllbd.bridge."  # its errors are the engine's death, which has no exception in this process
 
 
@@ -121,6 +122,8 @@ def stop_reporting(reporter: Reporter) -> None:
 
 def make_event(record: logging.LogRecord) -> dict[str, Any] | None:
     """The event that a log record makes; None for one that tells of nothing unexpected."""
+    if record.name.startswith(_REPORTERS):
+        return None
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     exception = _exception(record, fields)
     if exception is None and not record.name.startswith(_SUPERVISOR):

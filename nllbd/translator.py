@@ -218,13 +218,13 @@ class Translator:
             known = await cache.find(tuple(run.names.values()))
             run.done |= {key: from_cache(known[name]) for key, name in run.names.items() if name in known}
         self._count_segments("cached", len(run.done))
-        self._count_segments("translated", len(run.segments) - len(run.done))
 
     async def _translate_admitted(self, run: _Run) -> None:
         missing = [segment for key, (_, segment) in run.segments.items() if key not in run.done]
         tokens = sum([segment.num_tokens for segment in missing])
         ticket = Ticket(run.job.priority, len(missing), tokens, run.params.num_beams)
         self.admission.enter(ticket, run.deadline - self._clock())
+        self._count_segments("translated", len(missing))
         self._metrics.add(m.TRANSLATION_REQUESTS)
         self._metrics.set(m.ADMITTED_TOKENS, self.admission.num_tokens)
         try:

@@ -168,6 +168,7 @@ def test_typed_errors_and_plain_lines_make_no_event() -> None:
     assert sentry.make_event(record_of(InternalError("said to the client"))) is None
     assert sentry.make_event(record_of(None)) is None
     assert sentry.make_event(record_of(None, "nllbd.bridge.child")) is not None
+    assert sentry.make_event(record_of(ValueError(), "opentelemetry.exporter.otlp")) is None
 
 
 def test_frames_say_where_in_the_package_and_not_where_on_the_machine() -> None:

@@ -83,7 +83,7 @@ class Result:
 async def break_things(world: World, plan: Plan) -> tuple[list[tuple[float, str]], list[Watch]]:
     """Locust, rude clients and faults together; returns when the last polite user is done."""
     recorder = Recorder(world.outcomes_path, "chaos")
-    crowd = Crowd(world.server.port, world.translate_key, recorder, world.poison)
+    crowd = Crowd(world.server.port, world.translate_key, recorder, world.poison, world.echoes)
     breakage = Breakage(world, crowd)
     locust = start_locust(world, plan.users, plan.seconds, world.folder / "locust.log")
     watches: dict[int, Watch] = {}

@@ -48,6 +48,7 @@ class World:
     metrics_port: int
     database_url: str
     poison: dict[str, str] = field(default_factory=dict)
+    echoes: bool = True
 
     @property
     def log_path(self) -> Path:
@@ -122,7 +123,7 @@ def open_world(use_model: bool = False) -> Iterator[World]:
         stack.callback(server.close)
         words = {fault: word for fault, (word, _) in poison.items()}
         port = settings["metrics_port"]
-        yield World(folder, server, found, translate_key, admin_key, port, database_url, words)
+        yield World(folder, server, found, translate_key, admin_key, port, database_url, words, not use_model)
 
 
 def start_locust(world: World, users: int, seconds: float, log_path: Path) -> subprocess.Popen[bytes]:
@@ -132,6 +133,7 @@ def start_locust(world: World, users: int, seconds: float, log_path: Path) -> su
         "PYTHONPATH": str(ROOT),
         "HELD_LOAD_KEY": world.translate_key,
         "HELD_LOAD_OUTCOMES": str(world.outcomes_path),
+        "HELD_LOAD_ECHOES": str(int(world.echoes)),
         "HOME": str(world.folder),
     }
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")), "--headless"]
