@@ -79,10 +79,9 @@ async def _stream(
 
 async def _end(task: asyncio.Future[_Item]) -> None:
     """See that nothing runs in the generator any more, so that it can be closed."""
-    if not task.done():
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task
 
 
 async def _send(request: web.Request, response: web.StreamResponse, item: SegmentEvent | TranslationResult) -> None:

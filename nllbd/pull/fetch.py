@@ -56,7 +56,8 @@ def _continue(hub: Hub, model: HubModel, file: HubFile, part: Path, watch: Watch
         with part.open("ab") as stream, hub.read(model, file, stream.tell()) as (begin, chunks):
             if begin != stream.tell():
                 watch(begin - stream.tell())
-                stream.truncate(begin)  # the hub does not continue files: from the start, then
+                stream.seek(begin)
+                stream.truncate()  # the hub does not continue files: from the start, then
             for chunk in chunks:
                 stream.write(
                     chunk[: file.size + 1 - stream.tell()]
