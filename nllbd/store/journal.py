@@ -48,18 +48,17 @@ def encode(entry: UsageEntry) -> bytes:
 
 
 def decode(content: bytes) -> tuple[list[UsageEntry], int]:
-    """The records of a segment, and how many lines were not records."""
+    """The records of a segment, and how many lines were not records; a torn last line, as a crash leaves it, aside."""
     entries = []
     num_damaged = 0
-    for line in content.split(b"\n"):
-        if not line:
-            continue
+    *lines, last = content.split(b"\n")
+    for line in filter(None, (*lines, last)):
         try:
             if int(line[:8], 16) != zlib.crc32(line[9:]) or line[8:9] != b" ":
                 raise ValueError
             entries.append(UsageEntry(*_DECODE(line[9:])))
         except (ValueError, msgspec.MsgspecError):
-            num_damaged += 1
+            num_damaged += line is not last
     return entries, num_damaged
 
 
@@ -133,8 +132,10 @@ class Journal:
         self._path(segment).unlink(missing_ok=True)
 
     def set_aside(self, segment: str) -> Path:
-        """Keep a segment that the database will not take, for a person to look at; where it is then."""
-        kept = self._folder.parent / f"{segment}.refused"
+        """Keep a segment for a person to look at: the database will not take it, or it has lines that are no records
+        to this version. Returns where it is then.
+        """
+        kept = self._folder.parent / f"{segment}.kept"
         self._path(segment).replace(kept)
         return kept
 

@@ -59,6 +59,7 @@ class _Sealed:
     entries: tuple[UsageEntry, ...] | None
     in_journal: bool
     is_ours: bool = True
+    is_damaged: bool = False
 
 
 def utc_today() -> date:
@@ -228,7 +229,8 @@ class UsageMeter:
         assert self._journal is not None
         found, num_damaged = await asyncio.to_thread(self._journal.read, segment.id)
         if num_damaged:
-            logger.warning("usage journal: damaged records were skipped", segment=segment.id, records=num_damaged)
+            segment.is_damaged = True
+            logger.warning("usage journal: damaged records are set aside", segment=segment.id, records=num_damaged)
         return tuple(_summed(found).values())
 
     async def _send(self, store: UsageSink, segment: _Sealed, entries: tuple[UsageEntry, ...]) -> None:
@@ -241,7 +243,8 @@ class UsageMeter:
         else:
             self._count_stored(segment, entries)
             if self._journal is not None:
-                await self._touch_disk(self._journal.drop, segment.id)
+                done = self._journal.set_aside if segment.is_damaged else self._journal.drop
+                await self._touch_disk(done, segment.id)
 
     async def _set_aside(self, segment: _Sealed, entries: tuple[UsageEntry, ...], error: NllbdError) -> None:
         """The database will never take this: keep it for a person, and let the rest pass."""

@@ -191,7 +191,21 @@ async def test_what_the_database_refuses_is_set_aside_and_the_rest_passes(tmp_pa
     meter.book(entry(2))
     await meter.flush(sink)
     assert sink.figures == {("key:a", DAY): 2}
-    assert len(find(tmp_path, "*.refused")) == 1
+    assert len(find(tmp_path, "*.kept")) == 1
+
+
+async def test_records_of_a_later_version_are_kept_for_it(tmp_path: Path) -> None:
+    first = make_meter(tmp_path)
+    first.book(entry(5))
+    assert first._journal is not None
+    first._journal.append(b'00000000 ["key:a","2026-03-31",7,1,1,1,1,"a new field"]\n')
+    first.book(entry(6))
+    kill(first)
+    meter, sink = make_meter(tmp_path), Sink()
+    await meter.flush(sink)
+    assert sink.figures == {("key:a", DAY): 11}
+    (kept,) = find(tmp_path, "*.kept")
+    assert b"a new field" in kept.read_bytes()
 
 
 async def test_a_segment_that_cannot_be_read_waits_for_the_next_start(
