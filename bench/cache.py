@@ -47,7 +47,7 @@ GOAL_ADDED_MS, GOAL_MISS_US = 50.0, 10.0
 
 
 @asynccontextmanager
-async def a_cache(num_items: int, url: str | None = None) -> AsyncIterator[SegmentCache]:
+async def a_cache(num_items: int, url: str | None = None) -> AsyncIterator[tuple[SegmentCache, RemoteCache | None]]:
     """A cache as the daemon has it. With Redis it keeps nothing in the process, so that every look goes there."""
     sealer, metrics = Sealer(b"benchmark"), Metrics()
     link = RedisLink(url, metrics=metrics) if url else None
@@ -66,7 +66,7 @@ async def a_cache(num_items: int, url: str | None = None) -> AsyncIterator[Segme
         metrics=metrics,
         remote=remote,
     )
-    yield made
+    yield made, remote
     await made.close()
     if link is not None:
         await link.close()
@@ -80,7 +80,7 @@ def sentences(number: int) -> list[str]:
 
 async def measure_alone(num_segments: int, batch: int) -> dict[str, float]:
     """Microseconds a segment in requests of `batch` segments, without Redis."""
-    async with a_cache(num_segments) as cache:
+    async with a_cache(num_segments) as (cache, _):
         texts = sentences(num_segments)
         miss_us = await _walk(cache, texts, batch, keep=True)
         hit_us = await _walk(cache, texts, batch, keep=False)
@@ -107,12 +107,13 @@ async def _walk(cache: SegmentCache, texts: Sequence[str], batch: int, *, keep: 
 
 async def measure_redis(url: str, num_segments: int, batch: int) -> dict[str, float]:
     """Milliseconds of a look for `batch` segments that are all in Redis."""
-    async with a_cache(0, url) as cache:
+    async with a_cache(0, url) as (cache, remote):
+        assert remote is not None
         name = cache.namer("cpu", "int8", RECIPE)
         names = [name("eng_Latn", text) for text in sentences(num_segments)]
         for it, text in zip(names, sentences(num_segments), strict=True):
             cache.keep(it, Entry((text,)))
-        await cache.close()  # writes what waits
+        await remote.flush()
         looks, found = [], 0
         for first in range(0, num_segments, batch):
             began = time.perf_counter()

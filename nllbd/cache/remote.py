@@ -104,10 +104,15 @@ class RemoteCache:
             # A context of its own: it writes for many requests.
             self._writer = asyncio.create_task(self._write_all(), context=contextvars.Context())
 
-    async def close(self) -> None:
-        """Wait for what is being written, for as long as a few calls may take."""
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until what is queued was written or dropped."""
         if self._writer is not None:
-            await asyncio.wait({self._writer}, timeout=4 * CALL_TIMEOUT_S)
+            await asyncio.wait({self._writer}, timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Write what can be written in the time of a few calls."""
+        await self.flush(4 * CALL_TIMEOUT_S)
+        if self._writer is not None:
             self._writer.cancel()
 
     async def _ask(self, answers: dict[bytes, asyncio.Future[Found | None]]) -> None:
