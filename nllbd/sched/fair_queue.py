@@ -4,7 +4,8 @@ Between clients: deficit round robin on work, in the variant that serves a clien
 the last sequence overdraw it (M. Shreedhar and G. Varghese, "Efficient fair queuing using deficit round robin", 1995;
 the overdraft makes the next sequence known without knowing its cost, and bounds a turn to one sequence beyond the
 quantum). A client whose queue empties in debt keeps the debt until rounds have paid it.
-Inside a client: one sequence in turn from each of its requests, so that a document never starves a one-line request.
+Inside a client: some sentences in turn from each of its requests, so that a document never starves a one-line request
+and yet, coming in whole batches, is not kept waiting for the last of them by every line that came later.
 Inside a request: arrival; what was preempted comes first.
 
 Every operation is O(1), but for paying debts, which is O(1) per quantum of work that was served.
@@ -20,6 +21,9 @@ from nllbd.sched.sequence import Sequence
 QUANTUM = 256
 """Work a client may do in its turn, in lane tokens: two or three sentences with four beams."""
 
+REQUEST_TURN = 512
+"""Work of one request before the client's next one has its turn, in lane tokens: some ten sentences with four beams."""
+
 
 def work(seq: Sequence) -> int:
     """What serving a sequence is charged, in lane tokens: translations are about as long as their sources.
@@ -32,10 +36,11 @@ def work(seq: Sequence) -> int:
 class _Client:
     """One client's waiting requests, each an ordered map of sequences, and its credit."""
 
-    __slots__ = ("credit", "requests")
+    __slots__ = ("credit", "requests", "turn")
 
     def __init__(self) -> None:
         self.credit = QUANTUM
+        self.turn = REQUEST_TURN  # of its first request
         self.requests: OrderedDict[str, OrderedDict[int, Sequence]] = OrderedDict()
 
 
@@ -99,11 +104,14 @@ class FairQueue:
         client = self._clients[name]
         flow = client.requests[request_id]
         del flow[seq.seq_id]
-        if flow:
-            client.requests.move_to_end(request_id)
-        else:
-            del client.requests[request_id]
         client.credit -= work(seq)
+        client.turn -= work(seq)
+        if not flow:
+            del client.requests[request_id]
+        elif client.turn <= 0:
+            client.requests.move_to_end(request_id)
+        if not flow or client.turn <= 0:
+            client.turn = REQUEST_TURN
         if client.credit <= 0:
             self._end_turn(name, client)
         self._forget_one()

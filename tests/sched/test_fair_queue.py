@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nllbd.sched.fair_queue import QUANTUM, FairQueue, work
+from nllbd.sched.fair_queue import QUANTUM, REQUEST_TURN, FairQueue, work
 from nllbd.sched.sequence import Sequence
 
 Make = Callable[..., Sequence]
@@ -76,7 +76,16 @@ def test_requests_of_one_client_take_turns(make_sequence: Make) -> None:
         queue.push(make_sequence(number, request_id="document"))
     drain(queue, 10)
     queue.push(make_sequence(5000, request_id="line"))
-    assert 5000 in {seq.seq_id for seq in drain(queue, 2)}
+    a_turn = REQUEST_TURN // work(make_sequence(0)) + 1
+    assert 5000 in {seq.seq_id for seq in drain(queue, a_turn + 1)}
+
+
+def test_a_turn_is_a_bounded_amount_of_work(make_sequence: Make) -> None:
+    queue = FairQueue()
+    for number in range(600):
+        queue.push(make_sequence(number, 20, 4, request_id="abc"[number % 3]))
+    turns = [[queue.pop().request.request_id for _ in range(7)] for _ in range(12)]
+    assert [set(turn) for turn in turns] == [{"a"}, {"b"}, {"c"}] * 4  # 7 × 80 is the first to reach 512
 
 
 def test_a_request_keeps_its_order(make_sequence: Make) -> None:
