@@ -19,7 +19,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import uvloop
@@ -34,6 +33,7 @@ from nllbd.bridge.protocol import EngineInfo
 from nllbd.cache.cache import SegmentCache
 from nllbd.checkpoint import read_checkpoint, resolve_model
 from nllbd.config import Settings, load_settings
+from nllbd.endpoint import Endpoint
 from nllbd.errors import ConfigError, NllbdError
 from nllbd.http.app import build_app, build_metrics_app
 from nllbd.http.context import AppContext
@@ -50,7 +50,6 @@ from nllbd.text.tokenizer import Tokenizer
 from nllbd.tracing import open_tracing
 from nllbd.translator import Translator
 
-BACKLOG = 1024
 #: How long a connection that was accepted just before the drain may take to send its request.
 SILENT_GRACE_S = 1.0
 #: How long it must stay quiet: requests may be under way to a kept-alive connection.
@@ -79,32 +78,6 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     return 0
 
 
-@dataclass(slots=True, eq=False)
-class _Endpoint:
-    """Listening sockets of one application, and the servers that accept on them."""
-
-    listeners: list[Listener]
-    runner: web.AppRunner
-    servers: list[asyncio.Server]
-
-    async def accept(self, *, inherited: bool) -> None:
-        """Begin to accept on the inherited, or on our own sockets."""
-        loop = asyncio.get_running_loop()
-        for listener in self.listeners:
-            if listener.is_inherited is not inherited:
-                continue
-            serve = loop.create_unix_server if listener.unix_path else loop.create_server
-            assert self.runner.server is not None
-            self.servers.append(await serve(self.runner.server, sock=listener.sock, backlog=BACKLOG))
-
-    def stop_accepting(self) -> None:
-        """Close our descriptors. What an inherited socket's backlog holds is left to whoever shares it."""
-        for server in self.servers:
-            server.close()
-        for listener in self.listeners:
-            listener.close()
-
-
 class Daemon:
     """One run of the daemon, on one event loop. The methods stand in the order in which they happen."""
 
@@ -122,8 +95,8 @@ class Daemon:
         self._cache: SegmentCache
         self._redis: RedisLink | None = None
         self._rate_redis: RedisLink | None = None
-        self._http: _Endpoint
-        self._metrics: _Endpoint
+        self._http: Endpoint
+        self._metrics: Endpoint
 
     async def serve(self) -> None:
         """Start, serve until told to stop, drain, close."""
@@ -220,8 +193,8 @@ class Daemon:
             await accounts.close()
             raise
 
-    async def _open(self, listeners: list[Listener], app: web.Application) -> _Endpoint:
-        endpoint = _Endpoint(listeners, make_runner(app, shutdown_timeout=_FLUSH_S), [])
+    async def _open(self, listeners: list[Listener], app: web.Application) -> Endpoint:
+        endpoint = Endpoint(listeners, make_runner(app, shutdown_timeout=_FLUSH_S), [])
         self._closers.append(lambda: self._shut(endpoint))
         await endpoint.runner.setup()
         return endpoint
@@ -361,7 +334,7 @@ class Daemon:
         self._notifier.close()
         logger.info("stopped")
 
-    async def _shut(self, endpoint: _Endpoint) -> None:
+    async def _shut(self, endpoint: Endpoint) -> None:
         endpoint.stop_accepting()
         if not self._stop_at_once.is_set():
             await endpoint.runner.cleanup()

@@ -130,6 +130,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "announce": set(),
     "systemd": {"errors"},
     "sockets": {"errors", "systemd"},
+    "endpoint": {"sockets"},
     "assembly": {"bridge.protocol", "cache", "checkpoint", "config", "errors", "job", "metrics", "redis_client"},
     "daemon": {
         "accounts",
@@ -140,6 +141,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "cache",
         "checkpoint",
         "config",
+        "endpoint",
         "errors",
         "http",
         "job",
@@ -187,7 +189,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 TENSOR_PARTS = {"engine", "model", "kernels"}
 TENSOR_LIBRARIES = {"torch", "triton", "safetensors"}
 #: Only these may speak HTTP.
-HTTP_PARTS = {"http", "daemon"}
+HTTP_PARTS = {"http", "daemon", "endpoint"}
 #: `sched` and what everyone may import get along without anything installed.
 STDLIB_ONLY = {"breaker", "sched", "sched.sequence", "errors", "checkpoint", "config", "languages", "language_table"}
 
