@@ -29,10 +29,10 @@ BACKENDS: Mapping[str, Mapping[str, str]] = {
 }
 ALONE = {"alone": True}
 NUM_ALONE = 6
-FIRST_BATCH = {"batch_type": "examples", "max_batch_size": 32, "mode": "batch"}
+FIRST_BATCH = {"batch_type": "examples", "max_batch_size": 16, "mode": "batch"}  # small: each worker gets several
 BATCHES = (
     *({"batch_type": "examples", "max_batch_size": size, "mode": "batch"} for size in (16, 32, 64, 128)),
-    *({"batch_type": "tokens", "max_batch_size": size, "mode": "batch"} for size in (256, 512, 1024, 2048)),
+    *({"batch_type": "tokens", "max_batch_size": size, "mode": "batch"} for size in (512, 1024, 2048)),
 )
 
 
@@ -96,20 +96,24 @@ def sweep(
     quick: bool = False,
     tell: Callable[[str], None] = print,
 ) -> Best:
-    """First heat: every backend and threading, with a common batch on a quarter of the jobs, and on a few one by one;
-    all of them twice, for on a shared machine one time alone says little. Second heat, with the winner of the first:
-    every batch on all jobs, the best few again and through the asynchronous stream. The highest figure counts.
+    """First heat: every backend and threading, with a common batch on half of the jobs, and on a few one by one; all of
+    them twice, for on a shared machine one time alone says little. Second heat, with the best backend of each
+    threading: every batch on all jobs, the best few again and through the asynchronous stream. The highest figure
+    counts.
     """
     heat, singles = _first_heat(spec, jobs, beams, max_length, quick, tell)
-    winners = {width: _fastest(heat, width) for width in beams}
     alone = {width: _fastest(singles, width) for width in beams}
+    finalists: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] = {}
+    for width, settings in itertools.product(beams, _thread_settings(spec)):
+        best = _fastest([trial for trial in heat if trial.settings == settings], width)
+        finalists.setdefault(_place(best), []).append(width)
     final: list[Trial] = []
-    for place in dict.fromkeys(map(_place, winners.values())):
-        wanted = [width for width, trial in winners.items() if _place(trial) == place]
+    for place, wanted in finalists.items():
         backend, settings = place[0], dict(place[1])
         batches = dict.fromkeys(wanted, BATCHES[1:3] if quick else BATCHES)
         final += _try(spec, backend, settings, batches, jobs, max_length, tell)
-        again = {width: _again(final, width, 1 if quick else 3) for width in wanted}
+        here = [trial for trial in final if _place(trial) == place]
+        again = {width: _again(here, width, 1 if quick else 2) for width in wanted}
         final += _try(spec, backend, settings, again, jobs, max_length, tell)
     return Best({width: _fastest(final, width) for width in beams}, alone, heat + singles + final)
 
@@ -157,7 +161,7 @@ def _first_heat(
 ) -> tuple[list[Trial], list[Trial]]:
     """Every backend and threading: with a common batch, and one by one."""
     backends = [DEFAULT_BACKEND] if quick or spec.device != "cpu" else list(BACKENDS)
-    few = jobs if quick else jobs[::4]
+    few = jobs if quick else jobs[::2]
     fewest = few[:: -(-len(few) // NUM_ALONE)]
     heat: list[Trial] = []
     singles: list[Trial] = []
