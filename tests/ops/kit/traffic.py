@@ -58,6 +58,10 @@ class Traffic:
         outcomes: of all finished requests, in the order in which they ended.
         netns: sends from this network namespace (`ip netns`; needs root).
         keepalive: connections are used again; False makes a new one for each request.
+        retry_stale: send again, once, what went out on a kept connection that was closed before a byte of the answer
+            came, as browsers do; `num_stale` counts these. nginx before 1.27.4 closes idle connections at once when it
+            reloads, whatever is under way to it, so that without this, or `keepalive=False`, a reload can cost a
+            request. Leave it off where nothing of the kind is expected.
     """
 
     def __init__(
@@ -72,13 +76,16 @@ class Traffic:
         cafile: Path | None = None,
         timeout_s: float = 60.0,
         keepalive: bool = True,
+        retry_stale: bool = False,
         echoes: bool = False,
         netns: str | None = None,
     ) -> None:
         assert (rate is None) != (clients is None), "give rate or clients"
         self.url, self.path, self.headers, self.body = url.rstrip("/"), path, dict(headers or {}), body
         self.rate, self.clients, self.timeout_s = rate, clients, timeout_s
-        self.keepalive, self.echoes, self.netns = keepalive, echoes, netns
+        self.keepalive, self.retry_stale = keepalive, retry_stale
+        self.echoes, self.netns = echoes, netns
+        self.num_stale = 0
         self._tls = ssl.create_default_context(cafile=str(cafile)) if cafile else None
         self.outcomes: list[Outcome] = []
         self.num_sent = 0
@@ -107,7 +114,10 @@ class Traffic:
     def report(self) -> str:
         """For the message of an assertion: figures, and the first failures."""
         shown = "\n".join(str(outcome) for outcome in self.failed[:10])
-        return f"{self.num_sent} sent, {len(self.outcomes)} ended: {dict(self.counts)}\n{shown}"
+        figures = (
+            f"{self.num_sent} sent, {self.num_stale} of them twice, {len(self.outcomes)} ended: {dict(self.counts)}"
+        )
+        return f"{figures}\n{shown}"
 
     # Running it
 
@@ -165,7 +175,9 @@ class Traffic:
     async def _send_all(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, force_close=not self.keepalive, ssl=self._tls or True)
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[tracing]) as session:
             if self.rate is not None:
                 await self._send_at_rate(session, 1 / self.rate)
             else:
@@ -190,8 +202,7 @@ class Traffic:
         number, began = self.num_sent, time.monotonic()
         self.num_sent += 1
         try:
-            async with session.post(self.url + self.path, json=self.body(number), headers=self.headers) as answer:
-                body, status, headers = await answer.text(), answer.status, dict(answer.headers)
+            status, headers, body = await self._exchange(session, self.body(number))
             outcome = Outcome(number, began, time.monotonic() - began, status, None, headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = f"{type(error).__name__}: {error}"
@@ -200,10 +211,29 @@ class Traffic:
             self.outcomes.append(outcome)
             self._changed.notify_all()
 
+    async def _exchange(
+        self, session: aiohttp.ClientSession, content: Any, is_again: bool = False
+    ) -> tuple[int, dict[str, str], str]:
+        was_reused = asyncio.Event()
+        try:
+            async with session.post(
+                self.url + self.path, json=content, headers=self.headers, trace_request_ctx=was_reused
+            ) as answer:
+                return answer.status, dict(answer.headers), await answer.text()
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if is_again or not self.retry_stale or not was_reused.is_set():
+                raise
+            self.num_stale += 1
+        return await self._exchange(session, content, is_again=True)
+
     def _is_success(self, outcome: Outcome) -> bool:
         if outcome.status != 200:
             return False
         return not self.echoes or str(outcome.number) in json.loads(outcome.body)["translated_text"]
+
+
+async def _note_reuse(_session: Any, context: Any, _params: Any) -> None:
+    context.trace_request_ctx.set()
 
 
 def enter_netns(name: str) -> None:
