@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from nllbd.errors import ConfigError, InternalError, NllbdError, StoreUnavailable
-from nllbd.store.migrate import migrate, revision
+from nllbd.store.migrate import LOCK_S, migrate, revision
 from nllbd.store.postgresql import connect, spread_hosts
 
 #: How long one transaction may take, waiting for locks and standbys included.
@@ -53,17 +53,17 @@ class Database:
 
     @classmethod
     async def connect(cls, url: str, statement_s: float = OPERATION_S) -> Database:
-        """A pool for a database as it is; `statement_s` is what PostgreSQL may take for one statement.
+        """A pool for a database as it is; `statement_s` is what one statement may take, waiting for locks included.
 
         Raises ConfigError for a URL that cannot be one, StoreUnavailable.
         """
         return cls(await asyncio.to_thread(_create_engine, _parse(url), statement_s))  # imports the driver
 
-    async def migrate(self, within_s: float) -> bool:
+    async def migrate(self, within_s: float, lock_s: float = LOCK_S) -> bool:
         """Bring the tables up to date, under the lock; False if they were. Raises StoreUnavailable."""
         with _typed_errors():
             async with asyncio.timeout(within_s):
-                return await migrate(self._engine)
+                return await migrate(self._engine, lock_s)
 
     async def revision(self) -> str | None:
         """What the tables are at; None when there are none. Raises StoreUnavailable."""
@@ -147,7 +147,9 @@ def _check_sqlite(url: URL) -> None:
 def _create_engine(url: URL, statement_s: float) -> AsyncEngine:
     options: dict[str, Any] = {"pool_size": _POOL_SIZE, "max_overflow": _POOL_SIZE, "pool_timeout": OPERATION_S}
     if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, connect_args={"timeout": _BUSY_S}, **options)
+        engine = create_async_engine(
+            url, connect_args={"timeout": _BUSY_S if statement_s == OPERATION_S else statement_s}, **options
+        )
         _prepare_sqlite(engine, Path(str(url.database)))
         return engine
     arguments = {
