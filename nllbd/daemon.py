@@ -181,10 +181,10 @@ class Daemon:
         await self._metrics.accept(inherited=True)
 
     async def _check_exposure(self, listeners: list[Listener]) -> None:
-        """Raises ConfigError if strangers could come in unknown. Stored keys count if there are any."""
+        """Raises ConfigError if strangers could come in unknown. Stored keys count if there are any, or may be."""
         guard, accounts = self._context.guard, self._context.accounts
         guard.is_exposed = not all(listener.is_private for listener in listeners)
-        if guard.is_exposed and not guard.has_credentials and not self._settings.allow_anonymous:
+        if guard.is_exposed and not guard.authenticator.is_configured and not self._settings.allow_anonymous:
             accounts.start()
             await accounts.wait_settled()
         try:

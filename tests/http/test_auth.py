@@ -15,6 +15,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
+from nllbd import accounts as accounts_module
 from nllbd import metrics as m
 from nllbd.accounts import Accounts
 from nllbd.http.auth import BODY_CREDENTIAL_ROUTES
@@ -24,6 +25,8 @@ from nllbd.security.guard import Guard
 from nllbd.store import key_text
 from nllbd.store.records import KeyLimits, KeyRecord
 
+from nllbd.store.store import Store
+from tests.store.test_keys import make_key
 API_KEY = "sesame-sesame-sesame"
 SECRET = "a secret of thirty-two bytes or more"
 BODY = {"text": "Hello there.", "source_lang": "en", "target_lang": "fr"}
@@ -211,6 +214,62 @@ async def test_who_comes_in_unknown(secured: Secured) -> None:
 
 
 # Sessions
+FAKE_KEY = f"nllbd_{'a' * 12}_{'b' * 43}"
+
+
+async def test_a_store_that_cannot_be_read_opens_no_door(
+    start_service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """It may hold keys: nobody is let in, and nobody is told that their key is wrong, until it was read."""
+    monkeypatch.setattr(accounts_module, "_RETRY_S", 0.02)
+    monkeypatch.setattr(accounts_module, "_MAX_RETRY_S", 0.02)
+    database = tmp_path / "store.db"
+    database.write_bytes(b"no database" * 1000)
+    service = await start_service()
+    accounts = Accounts(f"sqlite+aiosqlite:///{database}", tmp_path / "journal")
+    service.context.accounts, service.context.guard = accounts, Guard(service.context.settings, accounts)
+    accounts.start()
+    try:
+        await accounts.wait_settled(30)
+        libre = {"q": "Hello.", "source": "en", "target": "fr"}
+        for headers, body in (
+            ([], BODY),
+            ([("X-API-Key", FAKE_KEY)], BODY),
+            ([("Authorization", "DeepL-Auth-Key any")], BODY),
+            ([], libre),
+            ([], {**libre, "api_key": "any"}),
+        ):
+            status, answer, response = await service.request("POST", "/translate", json=body, headers=headers)
+            assert (status, "Retry-After" in response.headers) == (503, True), (headers, answer)
+        assert code((await ask(service))[1]) == "not_ready"
+        assert service.context.metrics.value(m.AUTH_FAILURES) == 0
+        assert (await service.request("GET", "/livez"))[0] == 200
+        service.context.apply(replace(service.context.settings, api_key=API_KEY))
+        assert [(await ask(service, ("X-API-Key", key)))[0] for key in (API_KEY, "any", FAKE_KEY)] == [200, 401, 503]
+        assert (await ask(service))[0] == 401
+        service.context.apply(replace(service.context.settings, api_key=None, allow_anonymous=True))
+        assert (await ask(service))[0] == 200  # that is what was asked for
+        service.context.apply(replace(service.context.settings, allow_anonymous=False))
+        database.unlink()
+        await eventually(lambda: accounts.keys.is_current)
+        assert (await ask(service))[0] == 200  # read, and there never was a key in it
+    finally:
+        await accounts.close()
+
+
+@pytest.mark.parametrize("end", ["revoked_at", "expires_at"])
+async def test_a_store_whose_only_key_ended_before_the_start_asks_for_keys(
+    secured: Secured, tmp_path: Path, end: str
+) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
+    key, text = make_key(**{end: datetime.now(UTC)})
+    await store.add_key(key)
+    await store.close()
+    service = await secured()
+    assert (await ask(service))[0] == 401
+    assert (await ask(service, ("X-API-Key", text)))[0] == 401
+
+
 
 
 async def exchange(service: Any, key: str, body: Any = None) -> tuple[int, Any]:
