@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import EllipsisType, TracebackType
 
 READY_WITHIN_S = 20.0
 STOP_WITHIN_S = 30.0
@@ -30,16 +31,24 @@ class Nginx:
     relative names) lands in `folder`. A context manager: ends it.
 
     Attributes:
+        prefix: what its relative names start from besides `folder`; None is Debian's, where its modules are.
         ports: that must accept connections before it counts as started, e.g. `[8443]` or `[("10.1.0.1", 443)]`.
         netns: name of the network namespace it runs in (`ip netns`).
     """
 
     def __init__(
-        self, folder: Path, ports: list[int | tuple[str, int]] | None = None, *, netns: str | None = None
+        self,
+        folder: Path,
+        ports: Sequence[int | tuple[str, int]] = (),
+        *,
+        netns: str | None = None,
+        prefix: Path | EllipsisType | None = ...,
     ) -> None:
-        self.folder, self.ports, self.netns = folder, ports or [], netns
+        self.folder, self.ports, self.netns = folder, ports, netns
         self.command = [*(["ip", "netns", "exec", netns] if netns else []), nginx_program()]
-        self.command += ["-p", str(folder), "-c", str(folder / "nginx.conf")]
+        self.command += ["-c", str(folder / "nginx.conf"), "-e", "stderr"]
+        prefix = folder if prefix is ... else prefix
+        self.command += ["-p", str(prefix)] if prefix is not None else []
         self._output = folder / "nginx.out"
         with self._output.open("ab") as output:
             self.process = subprocess.Popen([*self.command, "-g", "daemon off;"], stdout=output, stderr=output)
@@ -114,8 +123,7 @@ class Nginx:
             return False
         return True
 
-    def _wait(self, condition: object, what: str, within_s: float = READY_WITHIN_S) -> None:
-        assert callable(condition)
+    def _wait(self, condition: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:
         end = time.monotonic() + within_s
         while not condition():
             assert self.process.poll() is None, f"nginx ended with {self.process.returncode}:\n{self.output}"
