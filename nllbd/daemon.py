@@ -146,6 +146,9 @@ class Daemon:
             engine=self._engine,
             tokenizer=tokenizer,
             detector=detector,
+        metrics.set(MAX_WAITING_TOKENS, settings.max_waiting_tokens)
+        metrics.set(MAX_WAITING_SEGMENTS, settings.max_waiting_segments)
+        metrics.watch_log(log.num_dropped)
             checkpoint=checkpoint,
             settings=settings,
             metrics=metrics,
