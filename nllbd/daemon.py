@@ -24,7 +24,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from nllbd import log
+from nllbd import log, signals
 from nllbd.accounts import Accounts
 from nllbd.announce import Announcement
 from nllbd.assembly import engine_config, rate_limit_link, redis_link, segment_cache
@@ -74,8 +74,16 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
 
             stack.enter_context(reporting(settings.sentry_dsn))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, reload or load_settings).serve())
+            runner.run(_serve(Daemon(settings, reload or load_settings)))
+        signals.finish()
     return 0
+
+
+async def _serve(daemon: Daemon) -> None:
+    try:
+        await daemon.serve()
+    finally:
+        signals.hold()
 
 
 class Daemon:
