@@ -40,7 +40,7 @@ from nllbd.http.context import AppContext
 from nllbd.http.server import count_silent, make_runner
 from nllbd.job import cap_warning
 from nllbd.lifecycle import Lifecycle, LifecycleState
-from nllbd.metrics import CONFIG_RELOADS, Metrics
+from nllbd.metrics import CONFIG_RELOADS, MAX_WAITING_SEGMENTS, MAX_WAITING_TOKENS, Metrics
 from nllbd.redis_client import RedisLink
 from nllbd.security.guard import notes as security_notes
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
@@ -146,6 +146,9 @@ class Daemon:
         self._engine = ProcessEngine(engine_config(settings, checkpoint))
         metrics = Metrics(self._engine, checkpoint.name, checkpoint.fingerprint)
         metrics.watch_settings(lambda: self._settings.fingerprint)
+        metrics.set(MAX_WAITING_TOKENS, settings.max_waiting_tokens)
+        metrics.set(MAX_WAITING_SEGMENTS, settings.max_waiting_segments)
+        metrics.watch_log(log.num_dropped)
         tracing = open_tracing(settings.otlp_endpoint)
         self._redis = redis_link(settings, metrics)
         self._rate_redis = rate_limit_link(settings, metrics)
@@ -154,9 +157,6 @@ class Daemon:
             engine=self._engine,
             tokenizer=tokenizer,
             detector=detector,
-        metrics.set(MAX_WAITING_TOKENS, settings.max_waiting_tokens)
-        metrics.set(MAX_WAITING_SEGMENTS, settings.max_waiting_segments)
-        metrics.watch_log(log.num_dropped)
             checkpoint=checkpoint,
             settings=settings,
             metrics=metrics,
