@@ -84,7 +84,7 @@ def test_connections_that_are_open_stay_open(network: Network, source: Path, for
         assert accepted.recv(100) == b"and here"
 
 
-def test_what_was_dropped_is_counted_by_reason(network: Network) -> None:
+def test_what_was_dropped_is_counted_by_reason(network: Network, source: Path) -> None:
     network.listen([5432])
     network.load("nft")
     network.firewall("network", "add", "blocked", OTHER[4])
