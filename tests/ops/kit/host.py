@@ -217,6 +217,9 @@ def add_release(host: Host, version: str) -> None:
     host.write(f"{packages}/dependencies.pth", "/opt/nllbd/dependencies/test/site-packages\n")
     host.copy(CHECKOUT / "nllbd", f"{packages}/nllbd")
     host.write(f"{packages}/nllbd/__init__.py", _with_version(version))
+    # An interpreter built with a shared library looks for it where it was built: where only root looks, perhaps.
+    host.write("/etc/ld.so.conf.d/00-test-environment.conf", f"{home.parent}/lib\n")
+    host.run("ldconfig")
     script = f"#!{release}/bin/python\nimport sys\nfrom nllbd.cli import main\nsys.exit(main())\n"
     host.write(f"{release}/bin/nllbd", script, 0o755)
 

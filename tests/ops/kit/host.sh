@@ -69,6 +69,7 @@ make_disk() {
   mkdir "$base/upper" "$base/work" "$root"
   mount -t overlay overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" "$root"
   : >"$root/etc/machine-id"
+  echo "$name" >"$root/etc/hostname"
   rm -rf "$root"/var/log/journal
   # Nothing that is enabled on this machine, and nothing that wants real hardware, starts in the host.
   rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/*.requires
