@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "languages": "list the languages of a model",
         "top": "watch a daemon: lanes, queue, tokens a second, latencies, busiest keys",
         "config": "show, check or write down the settings",
+        "health": "ask a running daemon whether it serves; for health checks",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",
         "model": "pull, list, describe, verify and quantize model folders",
