@@ -2,6 +2,7 @@
 #
 #   make run   [TORCH=cpu|cuda|system] [ARGS="--port 8001"]
 #   make test  [ARGS="tests/text -q"]
+#   make test-ops    the heavy tests of systemd/ and deploy/: hosts, networks and clusters, for real (root)
 #   make check       what must hold before a commit: lint, format, types, layers, tests
 #   make format      let ruff mend what it can
 #   make docs        write the generated parts of README.md anew
@@ -17,13 +18,16 @@ ARGS ?=
 BIN := $(VENV)/bin
 export PYTHON TORCH TORCH_INDEX VENV
 
-.PHONY: run test check lint types layers format docs clean run-venv test-venv
+.PHONY: run test test-ops check lint types layers format docs clean run-venv test-venv
 
 run: run-venv
 	@exec $(BIN)/nllbd serve $(ARGS)
 
 test: test-venv
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+test-ops: test-venv
+	@exec $(BIN)/python -m pytest -m ops tests/ops $(ARGS)
 
 check: lint types layers test
 

@@ -71,7 +71,7 @@ async def _measure(settings: Settings, record: KeyRecord | None, headers: Mappin
     if record is not None:
         keys.attach(_OneKey(record))
         await keys.refresh()
-    accounts: Any = SimpleNamespace(keys=keys, audit=None)
+    accounts: Any = SimpleNamespace(keys=keys, audit=None, has_store=record is not None)
     app = web.Application()
     context: Any = SimpleNamespace(guard=Guard(settings, accounts))
     app[CONTEXT] = context

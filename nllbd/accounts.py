@@ -104,6 +104,11 @@ class Accounts:
         return cls(store_url(settings), state_folder() / _JOURNAL, retention, metrics)
 
     @property
+    def has_store(self) -> bool:
+        """Whether there is a database, open or not."""
+        return bool(self._url)
+
+    @property
     def store(self) -> Store:
         """The database, for what is not on the translation path. Raises StoreUnavailable until it is open."""
         if self._store is None:

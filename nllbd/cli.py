@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TextIO
 
-from nllbd import __version__
+from nllbd import __version__, signals
 from nllbd.commands.output import OutputError, flush_output
 from nllbd.errors import ConfigError, NllbdError
 
@@ -31,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "languages": "list the languages of a model",
         "top": "watch a daemon: lanes, queue, tokens a second, latencies, busiest keys",
         "config": "show, check or write down the settings",
+        "health": "ask a running daemon whether it serves; for health checks",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",
         "model": "pull, list, describe, verify and quantize model folders",
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (argparse itself exits with 0 for --help, 2 for misuse)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and arguments[:1] == ["serve"]:
-        _leave_when_told()
+        signals.prepare()
     if sys.stdout is None or sys.stderr is None:  # closed by whoever started us: write into nothing
         sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     try:
@@ -58,14 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NllbdError as error:
         return _refuse(error.message, FAILED)
     return code
-
-
-def _leave_when_told() -> None:
-    """Have SIGTERM end this process in order while it only imports: there is nothing yet that needs closing.
-
-    The daemon puts its own handler in place of this one. An exception would get lost in imports that catch it.
-    """
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
 
 
 def _nowhere() -> TextIO:

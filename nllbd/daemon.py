@@ -24,7 +24,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from nllbd import log
+from nllbd import log, signals
 from nllbd.accounts import Accounts
 from nllbd.announce import Announcement
 from nllbd.assembly import engine_config, rate_limit_link, redis_link, segment_cache
@@ -40,7 +40,7 @@ from nllbd.http.context import AppContext
 from nllbd.http.server import count_silent, make_runner
 from nllbd.job import cap_warning
 from nllbd.lifecycle import Lifecycle, LifecycleState
-from nllbd.metrics import CONFIG_RELOADS, Metrics
+from nllbd.metrics import CONFIG_RELOADS, MAX_WAITING_SEGMENTS, MAX_WAITING_TOKENS, Metrics
 from nllbd.redis_client import RedisLink
 from nllbd.security.guard import notes as security_notes
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
@@ -74,8 +74,16 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
 
             stack.enter_context(reporting(settings.sentry_dsn))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, reload or load_settings).serve())
+            runner.run(_serve(Daemon(settings, reload or load_settings)))
+        signals.finish()
     return 0
+
+
+async def _serve(daemon: Daemon) -> None:
+    try:
+        await daemon.serve()
+    finally:
+        signals.hold()
 
 
 class Daemon:
@@ -138,6 +146,9 @@ class Daemon:
         self._engine = ProcessEngine(engine_config(settings, checkpoint))
         metrics = Metrics(self._engine, checkpoint.name, checkpoint.fingerprint)
         metrics.watch_settings(lambda: self._settings.fingerprint)
+        metrics.set(MAX_WAITING_TOKENS, settings.max_waiting_tokens)
+        metrics.set(MAX_WAITING_SEGMENTS, settings.max_waiting_segments)
+        metrics.watch_log(log.num_dropped)
         tracing = open_tracing(settings.otlp_endpoint)
         self._redis = redis_link(settings, metrics)
         self._rate_redis = rate_limit_link(settings, metrics)
@@ -181,10 +192,10 @@ class Daemon:
         await self._metrics.accept(inherited=True)
 
     async def _check_exposure(self, listeners: list[Listener]) -> None:
-        """Raises ConfigError if strangers could come in unknown. Stored keys count if there are any."""
+        """Raises ConfigError if strangers could come in unknown. Stored keys count if there are any, or may be."""
         guard, accounts = self._context.guard, self._context.accounts
         guard.is_exposed = not all(listener.is_private for listener in listeners)
-        if guard.is_exposed and not guard.has_credentials and not self._settings.allow_anonymous:
+        if guard.is_exposed and not guard.authenticator.is_configured and not self._settings.allow_anonymous:
             accounts.start()
             await accounts.wait_settled()
         try:

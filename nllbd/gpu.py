@@ -6,20 +6,30 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 
-def used_gpu_memory_bytes() -> int:
-    """Bytes in use on all NVIDIA devices of the machine, 0 without any."""
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Memory of all NVIDIA devices of the machine together."""
+
+    used_bytes: int = 0
+    total_bytes: int = 0
+
+
+def read_gpu_memory() -> GpuMemory:
+    """As it is now; zeros without a device."""
     nvml = _nvml()
     if nvml is None:
-        return 0
+        return GpuMemory()
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        return sum(int(nvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles)
+        devices = [nvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
     except nvml.NVMLError:
-        return 0
+        return GpuMemory()
+    return GpuMemory(sum(int(device.used) for device in devices), sum(int(device.total) for device in devices))
 
 
 @cache

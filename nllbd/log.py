@@ -2,7 +2,9 @@
 
 Standard `logging` carries everything, so libraries' messages look like ours; structlog adds fields. A request's id is
 bound in a context variable by HTTP and appears in every line that the request causes. Lines are written by a thread of
-their own, many at once: a stalled reader of our output must not stall the event loop, nor a line a request slow it.
+their own, many at once: a stalled reader of our output must not stall the event loop, nor a line a request slow it,
+nor does it hold up the process's end. Lines that nobody takes are dropped in the end; how many is logged when they flow
+again, and `num_dropped` tells.
 """
 
 from __future__ import annotations
@@ -11,9 +13,7 @@ import atexit
 import contextlib
 import logging
 import sys
-import threading
 import traceback
-from collections import deque
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -22,20 +22,23 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from nllbd.log_writer import LogWriter
+
 ROOT = "nllbd"
-_MAX_QUEUED = 10_000
-_GATHER_S = 0.02  # how long a line waits for company: what a kill may lose, and what spares a switch of threads a line
 _MAX_FRAMES = 30
 #: Field names that could only hold text of a user; dropped wherever they appear.
 FORBIDDEN_FIELDS = frozenset({"text", "texts", "translation", "translated_text", "body", "source", "output", "query"})
 
 _Event = MutableMapping[str, Any]
+_writer: LogWriter | None = None
 
 
 class LogOutput:
-    """The running writer. `close` writes what is queued and stops; after it nothing is logged."""
+    """The running writer. `close` writes what is queued and stops, and waits for no reader that has stalled; after it
+    nothing is logged.
+    """
 
-    def __init__(self, writer: _Writer, handler: logging.Handler) -> None:
+    def __init__(self, writer: LogWriter, handler: logging.Handler) -> None:
         self._writer = writer
         self._handler = handler
         self._open = True
@@ -57,9 +60,10 @@ def configure(level: str = "INFO", log_format: str = "auto", stream: TextIO | No
     """
     stream = stream or sys.stderr
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
-    writer = _Writer(stream)
+    formatter = _formatter(as_json, stream.isatty())
+    writer = LogWriter(stream, lambda count: formatter.format(_told("log lines were dropped", dropped=count)))
     handler = _LineHandler(writer, as_json)
-    handler.setFormatter(_formatter(as_json, stream.isatty()))
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.addHandler(handler)
     set_level(level)
@@ -76,7 +80,14 @@ def configure(level: str = "INFO", log_format: str = "auto", stream: TextIO | No
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    global _writer
+    _writer = writer
     return LogOutput(writer, handler)
+
+
+def num_dropped() -> int:
+    """Lines since the start that nobody took while there was room for them."""
+    return 0 if _writer is None else _writer.num_dropped
 
 
 def set_level(level: str) -> None:
@@ -143,50 +154,10 @@ def describe_exception(error: BaseException) -> dict[str, Any]:
     }
 
 
-class _Writer:
-    """Writes lines to a stream, in order, from a thread of its own. `put` never blocks: a full queue drops lines."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: deque[bytes | str] = deque()
-        self._has_lines = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nllbd-log", daemon=True)
-        self._thread.start()
-
-    def put(self, line: bytes | str) -> None:
-        if len(self._lines) < _MAX_QUEUED:
-            self._lines.append(line)
-        if not self._has_lines.is_set():
-            self._has_lines.set()
-
-    def close(self) -> None:
-        """Returns when all is written."""
-        self._closing.set()
-        self._has_lines.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            self._has_lines.wait()
-            is_last = self._closing.wait(_GATHER_S)
-            self._has_lines.clear()
-            self._write([self._lines.popleft() for _ in range(len(self._lines))])
-
-    def _write(self, lines: list[bytes | str]) -> None:
-        texts = [line.decode() if isinstance(line, bytes) else line for line in lines]
-        try:
-            self._stream.write("".join(text + "\n" for text in texts))
-            self._stream.flush()
-        except (OSError, ValueError):  # nobody reads us any more; who serves translations does not end for that
-            return
-
-
 class _LineHandler(logging.Handler):
     """Formats a record where it arose (time and exception are right only there) and hands the line to the writer."""
 
-    def __init__(self, writer: _Writer, as_json: bool) -> None:
+    def __init__(self, writer: LogWriter, as_json: bool) -> None:
         super().__init__()
         self.writer = writer
         self.as_json = as_json
@@ -194,8 +165,17 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.writer.put(self.format(record))
-        except Exception:
-            self.handleError(record)
+        except Exception:  # logging's own complaint would be written here and now, to a reader that may have stalled
+            self.writer.put(self.format(_told("a log line could not be written", about=record.name)))
+
+
+def _told(event: str, **fields: Any) -> logging.LogRecord:
+    """A warning of the log's own, as structlog would hand it to the formatter."""
+    moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {"event": event, **fields, "logger": __name__, "level": "warning", "timestamp": moment}
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, line, None, None)
+    record.__dict__ |= {"_logger": None, "_name": "warning"}
+    return record
 
 
 def _formatter(as_json: bool, colors: bool) -> logging.Formatter:

@@ -32,7 +32,7 @@ from prometheus_client.utils import floatToGoString
 
 from nllbd import __version__
 from nllbd.bridge.protocol import STEP_BOUNDS_S, EngineClient, EngineState
-from nllbd.gpu import used_gpu_memory_bytes
+from nllbd.gpu import read_gpu_memory
 from nllbd.tally import Histogram, Tally
 
 _SECONDS: tuple[float, ...] = (
@@ -70,7 +70,11 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)  # a row is looked up by itself, several times a request
 class MetricSpec:
-    """One row of the table. `read` is set where the value is taken at scrape time."""
+    """One row of the table. `read` is set where the value is taken at scrape time.
+
+    `known`: values of a counter's only label that are shown from the start, at 0. A rate needs a point before the
+    first event; without it the first failure of a daemon's life would not be seen.
+    """
 
     name: str
     kind: Kind
@@ -78,6 +82,7 @@ class MetricSpec:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     read: Callable[[EngineClient], float] | None = None
+    known: tuple[str, ...] = ()
 
 
 def _kv_usage(engine: EngineClient) -> float:
@@ -95,12 +100,19 @@ REQUEST_DURATION = MetricSpec(
     _SECONDS,
 )
 IN_FLIGHT = MetricSpec("nllbd_requests_in_flight", Kind.GAUGE, "HTTP requests being served now.")
-ERRORS = MetricSpec("nllbd_errors_total", Kind.COUNTER, "Requests that ended in an error, by its code.", ("code",))
+ERRORS = MetricSpec(
+    "nllbd_errors_total",
+    Kind.COUNTER,
+    "Requests that ended in an error, by its code.",
+    ("code",),
+    known=("internal", "deadline_exceeded", "overloaded", "not_ready", "draining"),
+)
 REJECTED = MetricSpec(
     "nllbd_rejected_total",
     Kind.COUNTER,
     "Requests refused before any work: overloaded, not_ready, draining, too large, unauthorized.",
     ("reason",),
+    known=("overloaded", "rate_limited", "quota_exceeded", "unauthorized"),
 )
 CANCELLED = MetricSpec("nllbd_cancelled_total", Kind.COUNTER, "Requests whose client went away before the answer.")
 SEGMENTS = MetricSpec(
@@ -182,8 +194,12 @@ CPU_USAGE = MetricSpec(
     "system_cpu_usage_percent", Kind.GAUGE, "CPU in use on the whole machine since the last scrape, 0 to 100."
 )
 MEMORY_USAGE = MetricSpec("system_memory_usage_bytes", Kind.GAUGE, "Memory in use on the whole machine.")
+MEMORY_TOTAL = MetricSpec("system_memory_total_bytes", Kind.GAUGE, "Memory that the whole machine has.")
 GPU_MEMORY_USAGE = MetricSpec(
     "gpu_memory_usage_bytes", Kind.GAUGE, "Memory in use on all NVIDIA devices of the machine; 0 without one."
+)
+GPU_MEMORY_TOTAL = MetricSpec(
+    "gpu_memory_total_bytes", Kind.GAUGE, "Memory that all NVIDIA devices of the machine have; 0 without one."
 )
 INFO = MetricSpec(
     "nllbd", Kind.INFO, "Versions, the model and its fingerprint, device and dtype, as labels of the constant 1."
@@ -194,7 +210,17 @@ CONFIG_INFO = MetricSpec(
     "A fingerprint of the settings in effect: equal on hosts that are set alike. No secret goes into it.",
 )
 CONFIG_RELOADS = MetricSpec(
-    "nllbd_config_reloads_total", Kind.COUNTER, "Reloads of the settings (SIGHUP): ok or failed.", ("result",)
+    "nllbd_config_reloads_total",
+    Kind.COUNTER,
+    "Reloads of the settings (SIGHUP): ok or failed.",
+    ("result",),
+    known=("ok", "failed"),
+)
+MAX_WAITING_TOKENS = MetricSpec(
+    "nllbd_max_waiting_tokens", Kind.GAUGE, "Source tokens that may wait: what nllbd_waiting_tokens is measured by."
+)
+MAX_WAITING_SEGMENTS = MetricSpec(
+    "nllbd_max_waiting_segments", Kind.GAUGE, "Sequences that may wait: nllbd_num_sequences_waiting is measured by it."
 )
 STORE_UP = MetricSpec("nllbd_store_up", Kind.GAUGE, "1 while the database of keys and usage answers.")
 STORED_KEYS = MetricSpec("nllbd_stored_keys", Kind.GAUGE, "Active stored keys.")
@@ -207,6 +233,9 @@ USAGE_LOST = MetricSpec(
     "Characters since the start that no account was charged: database and disk were both away, and memory was full.",
 )
 AUDIT_DROPPED = MetricSpec("nllbd_audit_dropped_events", Kind.GAUGE, "Audit events since the start that were dropped.")
+LOG_DROPPED = MetricSpec(
+    "nllbd_log_dropped_lines_total", Kind.COUNTER, "Log lines that nobody took while there was room for them."
+)
 ENGINE_STATE = MetricSpec(
     "nllbd_engine_state", Kind.GAUGE, "1 for the state the engine is in, 0 for the others.", ("state",)
 )
@@ -221,6 +250,11 @@ STEP_DURATION = MetricSpec(
     STEP_BOUNDS_S,
 )
 
+
+def _max_lanes(engine: EngineClient) -> float:
+    return engine.info.max_num_lanes if engine.info else 0.0
+
+
 _G, _C = Kind.GAUGE, Kind.COUNTER
 ENGINE_FIGURES = (
     MetricSpec(
@@ -233,6 +267,7 @@ ENGINE_FIGURES = (
         "nllbd_waiting_tokens", _G, "Source tokens in the queue.", read=lambda engine: engine.stats.waiting_tokens
     ),
     MetricSpec("nllbd_batch_lanes", _G, "Lanes decoded in the last step.", read=lambda engine: engine.stats.num_lanes),
+    MetricSpec("nllbd_max_num_lanes", _G, "Lanes a step can decode; 0 until the engine is up.", read=_max_lanes),
     MetricSpec("nllbd_kv_cache_usage_ratio", _G, "Share of the KV pool's blocks in use, 0 to 1.", read=_kv_usage),
     MetricSpec(
         "nllbd_tokens_per_second", _G, "Decoded tokens a second, recent.", read=lambda engine: engine.stats.tokens_per_s
@@ -284,6 +319,8 @@ RECORDED = (
     TRANSLATION_REQUESTS,
     TRANSLATION_DURATION,
     CONFIG_RELOADS,
+    MAX_WAITING_TOKENS,
+    MAX_WAITING_SEGMENTS,
     STORE_UP,
     STORED_KEYS,
     USAGE_WAITING,
@@ -295,9 +332,12 @@ TABLE = (
     *RECORDED,
     CPU_USAGE,
     MEMORY_USAGE,
+    MEMORY_TOTAL,
     GPU_MEMORY_USAGE,
+    GPU_MEMORY_TOTAL,
     INFO,
     CONFIG_INFO,
+    LOG_DROPPED,
     ENGINE_STATE,
     TOKENS,
     STEP_DURATION,
@@ -311,6 +351,9 @@ class Metrics:
     def __init__(self, engine: EngineClient | None = None, model: str = "", fingerprint: str = "") -> None:
         self.registry = CollectorRegistry()
         self._tallies = {spec: _tally(spec) for spec in RECORDED if spec.kind is not Kind.HISTOGRAM}
+        for spec in RECORDED:
+            for value in spec.known:
+                self.add(spec, 0, **{spec.labels[0]: value})
         self._histograms = {
             spec: Histogram(spec.name, spec.help, spec.labels, spec.buckets)
             for spec in RECORDED
@@ -330,6 +373,10 @@ class Metrics:
     def watch_settings(self, read_fingerprint: Callable[[], str]) -> None:
         """Show the settings' fingerprint at every scrape from now on. Call once."""
         self.registry.register(_ConfigFigures(read_fingerprint))
+
+    def watch_log(self, count_dropped: Callable[[], int]) -> None:
+        """Show how many log lines were dropped at every scrape from now on. Call once."""
+        self.registry.register(_LogFigures(count_dropped))
 
     def add(self, spec: MetricSpec, amount: float = 1, **labels: str) -> None:
         """Count up a counter, or move a gauge. On the event loop only, like `set` and `observe`."""
@@ -364,12 +411,15 @@ class _SystemFigures(Collector):
         psutil.cpu_percent()  # the first call only sets the point that the next one measures from
 
     def describe(self) -> Iterable[Metric]:
-        return (_family(spec) for spec in (CPU_USAGE, MEMORY_USAGE, GPU_MEMORY_USAGE))
+        return (_family(spec) for spec in (CPU_USAGE, MEMORY_USAGE, MEMORY_TOTAL, GPU_MEMORY_USAGE, GPU_MEMORY_TOTAL))
 
     def collect(self) -> Iterator[Metric]:
+        memory, gpu_memory = psutil.virtual_memory(), read_gpu_memory()
         yield _family(CPU_USAGE, psutil.cpu_percent())
-        yield _family(MEMORY_USAGE, psutil.virtual_memory().used)
-        yield _family(GPU_MEMORY_USAGE, used_gpu_memory_bytes())
+        yield _family(MEMORY_USAGE, memory.used)
+        yield _family(MEMORY_TOTAL, memory.total)
+        yield _family(GPU_MEMORY_USAGE, gpu_memory.used_bytes)
+        yield _family(GPU_MEMORY_TOTAL, gpu_memory.total_bytes)
 
 
 class _ConfigFigures(Collector):
@@ -383,6 +433,19 @@ class _ConfigFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily(CONFIG_INFO.name, CONFIG_INFO.help, value={"fingerprint": self._read()})
+
+
+class _LogFigures(Collector):
+    """What became of log lines."""
+
+    def __init__(self, count_dropped: Callable[[], int]) -> None:
+        self._count = count_dropped
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield _family(LOG_DROPPED, self._count())
 
 
 class _EngineFigures(Collector):

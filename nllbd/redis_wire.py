@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
+
+from nllbd.redis_sentinel import make_sentinel_pool
 
 CONNECT_TIMEOUT_S = 2.0
 #: What a broken, strange or refusing server makes of a connection or a round trip: the library's own errors, and
@@ -41,7 +43,7 @@ def make_pool(url: str) -> Any:
     """The library's factory of connections to a server, or to the master that Sentinels name; nothing is opened yet.
 
     URLs: `redis://`, `rediss://` (TLS), `unix://`, and `redis+sentinel://` or `rediss+sentinel://` with the Sentinels'
-    addresses in place of a host: `redis+sentinel://:password@one:26379,two:26379/mymaster/0?sentinel_password=…`.
+    addresses in place of a host, as `redis_sentinel` reads them.
     Raises ValueError for one that cannot be meant.
     """
     from redis.asyncio import ConnectionPool
@@ -59,30 +61,8 @@ def make_pool(url: str) -> Any:
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if urlsplit(url).scheme.endswith("+sentinel"):
-        return _sentinel_pool(url, options)
+        return make_sentinel_pool(url, options)
     return ConnectionPool.from_url(url, **options)
-
-
-def _sentinel_pool(url: str, options: dict[str, Any]) -> Any:
-    from redis.asyncio.sentinel import Sentinel
-
-    parts = urlsplit(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    username, _, password = map(unquote, credentials.partition(":"))
-    master, _, database = parts.path.strip("/").partition("/")
-    if not master:
-        raise ValueError("the name of the master is missing")
-    named = [urlsplit(f"//{host}") for host in hosts.split(",")]
-    addresses = [(it.hostname or "localhost", it.port or 26379) for it in named]
-    asked = {**options, "socket_timeout": CONNECT_TIMEOUT_S}
-    asked["password"] = parse_qs(parts.query).get("sentinel_password", [None])[0]
-    make: Any = Sentinel  # the library leaves it untyped
-    sentinel = make(addresses, sentinel_kwargs=asked, **options)
-    is_secure = parts.scheme.startswith("rediss")
-    chosen = sentinel.master_for(
-        unquote(master), username=username or None, password=password or None, db=int(database or 0), ssl=is_secure
-    )
-    return chosen.connection_pool
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sched": {"sched.sequence"},
     "kernels": set(),
     "model": {"kernels", "checkpoint", "errors"},
-    "engine": {"sched", "sched.sequence", "model", "bridge.protocol", "checkpoint", "errors"},
+    "engine": {"sched", "sched.sequence", "model", "bridge.protocol", "cgroup", "checkpoint", "errors"},
     # The engine process: its end of the wire besides.
     "engine.worker": {"engine", "bridge", "bridge.protocol", "sched", "sched.sequence", "errors"},
     # Event loop ↔ engine: knows the engine only as a protocol of plain values.
@@ -49,18 +49,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The request side: text to segments and back.
     "text": {"languages", "checkpoint", "errors", "sched.sequence"},
     "text.glossary": set(),
-    "log": set(),
+    "signals": set(),
+    "log_writer": set(),
+    "log": {"log_writer"},
     "busiest": set(),
     "sentry": {"errors"},
     "tracing": {"errors"},
     "gpu": set(),
+    "cgroup": set(),
     "lifecycle": {"errors"},
     "pacing": set(),
     "tally": set(),
     "timeouts": set(),
     "metrics": {"gpu", "bridge.protocol", "tally"},
     "breaker": set(),
-    "redis_wire": set(),
+    "redis_sentinel": set(),
+    "redis_wire": {"redis_sentinel"},
     "redis_client": {"breaker", "log", "metrics", "redis_wire"},
     "job": {"checkpoint", "config", "errors", "sched.sequence", "text.glossary"},
     "inflight": {"bridge.protocol", "sched.sequence"},
@@ -151,11 +155,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "redis_client",
         "sentry",
         "security",
+        "signals",
         "sockets",
         "systemd",
         "text",
         "tracing",
         "translator",
+    },
+    # Beside the daemon: what operators run.
+    "ops": {
+        "checkpoint",
+        "config",
+        "errors",
+        "pull",
+        "redis_wire",
+        "weight_files",
     },
     "commands": {
         "accounts",
@@ -171,6 +185,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "languages",
         "metrics",
         "model",
+        "ops",
         "principal",
         "pull",
         "redis_wire",
@@ -181,7 +196,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "translator",
         "weight_files",
     },
-    "cli": {"commands", "errors"},  # a command is imported by name when it is called
+    "cli": {"commands", "errors", "signals"},  # a command is imported by name when it is called
     "__main__": {"cli"},
 }
 

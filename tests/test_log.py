@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import itertools
 import json
 import logging
+import os
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import structlog
 
-from nllbd import log
+from nllbd import log, log_writer
 
 SECRET = "Schmetterling"
 
@@ -141,6 +146,76 @@ def test_a_stalled_reader_does_not_stall_who_logs() -> None:
     assert [line["number"] for line in lines(stream)] == list(range(100))
 
 
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """A pipe with room for a page: the end to read from, and a stream into it."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    stream = os.fdopen(writer, "w", encoding="utf-8")
+    yield reader, stream
+    os.close(reader)
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def read_lines(reader: int) -> Iterator[dict[str, Any]]:
+    with os.fdopen(os.dup(reader), "rb") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def test_what_was_dropped_is_counted_and_told_when_lines_flow_again(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "_MAX_QUEUED", 50)
+    reader, stream = pipe
+    output = log.configure("INFO", "json", stream)
+    logger = log.get_logger("nllbd.test")
+    for number in range(1000):
+        logger.info("line", number=number)
+    num_dropped = log.num_dropped()
+    assert num_dropped >= 1000 - 50 - 4096 // 50 - 50
+    told, numbers = 0, []
+    found = read_lines(reader)
+    while told + len(numbers) < 1000:
+        line = next(found)
+        if "dropped" in line:
+            assert (line["level"], line["logger"]) == ("warning", "nllbd.log")
+            told += line["dropped"]
+        else:
+            numbers.append(line["number"])
+    logger.info("line", number=1000)
+    assert next(found)["number"] == 1000
+    assert (told, numbers) == (num_dropped, sorted(set(numbers)))
+    output.close()
+
+
+def test_the_end_does_not_wait_for_a_reader_that_has_stalled(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "STALLED_S", 0.2)
+    _, stream = pipe
+    output = log.configure("INFO", "json", stream)
+    for number in range(1000):
+        log.get_logger("nllbd.test").info("line", number=number)
+    began = time.monotonic()
+    output.close()
+    assert time.monotonic() - began < log_writer.CLOSE_S
+
+
+def test_the_end_waits_for_a_reader_that_is_slow(pipe: tuple[int, TextIO]) -> None:
+    reader, stream = pipe
+    output = log.configure("INFO", "json", stream)
+    for number in range(1000):
+        log.get_logger("nllbd.test").info("line", number=number)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.extend(itertools.islice(read_lines(reader), 1000)))
+    thread.start()
+    output.close()
+    thread.join(30)
+    assert [line["number"] for line in found] == list(range(1000))
+
+
 def configure_alone(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> log.LogOutput:
     """JSON without the test runner's own handlers, as in the daemon."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -184,15 +259,17 @@ def test_a_frequent_line_reaches_every_handler_and_the_console(caplog: pytest.Lo
 
 
 def test_a_value_that_json_cannot_express_harms_nobody(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stream = io.StringIO()
     output = configure_alone(monkeypatch, stream)
     log.FrequentLogger("nllbd.access").info("request", number=1 << 200)
     log.FrequentLogger("nllbd.access").info("next")
     output.close()
-    assert [line["event"] for line in lines(stream)] == ["next"]
-    capsys.readouterr()  # logging's own complaint
+    complaint, following = lines(stream)
+    assert (complaint["event"], complaint["about"]) == ("a log line could not be written", "nllbd.access")
+    assert following["event"] == "next"
+    assert capfd.readouterr() == ("", "")  # not past the writer: whoever reads there may have stalled
 
 
 def test_a_reader_that_is_gone_harms_nobody() -> None:

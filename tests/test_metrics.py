@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -52,6 +53,7 @@ def scrape(metrics: m.Metrics) -> str:
 def with_engine(client: FakeClient) -> m.Metrics:
     metrics = m.Metrics(cast("EngineClient", client), "demo", "0123abcd")
     metrics.watch_settings(lambda: "feedbeef")
+    metrics.watch_log(lambda: 0)
     return metrics
 
 
@@ -165,15 +167,25 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> FakeNvml:  # noqa: N802
-        return FakeNvml(self.used[handle])  # type: ignore[arg-type]
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(used=self.used[handle], total=100)
 
 
-@pytest.mark.parametrize(("module", "expected"), [(FakeNvml([10, 32]), 42), (FakeNvml([1], broken=True), 0)])
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(FakeNvml([10, 32]), gpu.GpuMemory(42, 200)), (FakeNvml([1], broken=True), gpu.GpuMemory())],
+)
 def test_gpu_memory_is_summed_and_absent_without_a_driver(
-    monkeypatch: pytest.MonkeyPatch, module: FakeNvml, expected: int
+    monkeypatch: pytest.MonkeyPatch, module: FakeNvml, expected: gpu.GpuMemory
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynvml", module)
     gpu._nvml.cache_clear()
-    assert gpu.used_gpu_memory_bytes() == expected
+    assert gpu.read_gpu_memory() == expected
     gpu._nvml.cache_clear()
+
+
+def test_what_is_alerted_on_is_there_before_it_first_happens() -> None:
+    text = scrape(m.Metrics())
+    assert 'nllbd_errors_total{code="internal"} 0.0' in text
+    assert 'nllbd_rejected_total{reason="overloaded"} 0.0' in text
+    assert 'nllbd_config_reloads_total{result="failed"} 0.0' in text

@@ -3,6 +3,8 @@
 The output grows in `OUT.partial`. After each group of records it is synced, and only then does `OUT.progress` say how
 much input is done and how long the output is: at any moment the two files tell a state that was true. What stands
 behind that length after a crash is cut off and made again. At the end the output is renamed to OUT.
+
+Which records stand untranslated, and why, is in `OUT.failed`, a JSON object a line; it is there only if some do.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ _HEAD_BYTES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Progress:
     """`offset`: where the next record begins in the input; `length`: bytes of output; `failed`: records that stand
-    untranslated."""
+    untranslated; `failed_length`: bytes about them."""
 
     offset: int
     length: int
     records: int = 0
     failed: int = 0
+    failed_length: int = 0
 
 
 class Journal:
@@ -43,6 +46,7 @@ class Journal:
         self._out = out
         self._partial = out.with_name(out.name + ".partial")
         self._state = out.with_name(out.name + ".progress")
+        self._failures = out.with_name(out.name + ".failed")
         self._run = {**run, "input": _identity(source)}
         self._restart = restart
         self._stream: BinaryIO
@@ -68,12 +72,28 @@ class Journal:
         progress = None if self._restart or self._is_new else self._read()
         self._stream.truncate(progress.length if progress else 0)
         self._stream.seek(0, os.SEEK_END)
+        if progress is None:
+            self._failures.unlink(missing_ok=True)
+        elif self._failures.exists():
+            os.truncate(self._failures, progress.failed_length)
         return progress
 
     def write(self, content: bytes) -> int:
         """Append to the output. Returns its length."""
         self._stream.write(content)
         return self._stream.tell()
+
+    def write_failures(self, failures: Mapping[int, NllbdError]) -> int:
+        """Note which records stand untranslated, by number, and why. Returns the length of these notes."""
+        if not failures:
+            return self._failures.stat().st_size if self._failures.exists() else 0
+        with self._failures.open("ab") as stream:
+            for number, error in failures.items():
+                note = {"record": number, "code": error.code, "message": error.message}
+                stream.write(json.dumps(note).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+            return stream.tell()
 
     def commit(self, progress: Progress) -> None:
         """Make certain what was written so far."""

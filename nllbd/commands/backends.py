@@ -206,6 +206,14 @@ def parse_url(url: str) -> SplitResult:
     raise InvalidValue(f"--url {url!r}: expected http://HOST:PORT, https://HOST or unix:/path", field="url")
 
 
+def base_url(host: str, port: int) -> str:
+    """A listening address as one to connect to."""
+    if host.startswith("unix:"):
+        return host
+    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)

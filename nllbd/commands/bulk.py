@@ -4,8 +4,8 @@
   nllbd bulk reviews.csv out.csv --column review --column title --to deu_Latn --url http://127.0.0.1:8000
 
 Translations of jsonl, csv and tsv are added as `<column>_<language>`. A run that was ended by whatever is continued by
-the same command, with nothing lost and nothing doubled. A record that cannot be translated stands untranslated and is
-named on standard error; the exit code is then 3.
+the same command, with nothing lost and nothing doubled. A record that cannot be translated stands untranslated; it is
+named, and why, on standard error and in OUT.failed (a JSON object a line), and the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def _run(args: argparse.Namespace, ask: Ask, backend: Backend, same: dict[
         async with backend:
             with closing(_Shown(args.source.stat().st_size)) as shown:
                 done = await run_bulk(source, shape, journal, translate, shown)
-    print_line(f"ok: {args.out}, {_counted(done.records)}" + (f", {done.failed} untranslated" if done.failed else ""))
+    print_line(f"ok: {args.out}, {_counted(done.records)}" + _untranslated(args.out, done.failed))
     return SOME_FAILED if done.failed else 0
 
 
@@ -117,6 +117,10 @@ class _Shown:
             sys.stderr.write(f"nllbd: record {record.number}: {error.code}: {error.message}\n")
         elif self._num_named == _MAX_NAMED + 1:
             sys.stderr.write("nllbd: more records stand untranslated\n")
+
+
+def _untranslated(out: Path, failed: int) -> str:
+    return f", {failed} untranslated (see {out}.failed)" if failed else ""
 
 
 def _duration(seconds: float) -> str:

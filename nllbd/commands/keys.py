@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "revoke": _revoke,
         "rotate": _rotate,
     }
-    where = _shown(url)
+    where = shown_url(url)
     try:
         asyncio.run(_with_store(url, actions[args.action], args))
     except StoreUnavailable as error:
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """A path or a URL, without its password."""
     kind, _, path = url.partition(":///")
     return path if kind.startswith("sqlite") else str(ROWS_BY_NAME["database_url"].shown(url))
@@ -137,7 +137,6 @@ async def _rotate(store: Store, args: argparse.Namespace) -> None:
     old = _find(await store.list_keys(), args.key, now)
     key_id = key_text.new_id()
     text = key_text.new_text(key_id)
-    lifetime = None if old.expires_at is None else now + (old.expires_at - old.created_at)
     key = KeyRecord(
         id=key_id,
         name=old.name,
@@ -145,7 +144,7 @@ async def _rotate(store: Store, args: argparse.Namespace) -> None:
         scopes=old.scopes,
         created_at=now,
         limits=old.limits,
-        expires_at=lifetime if args.expires is None else _expiry(args.expires, now),
+        expires_at=_expiry_like(old, now) if args.expires is None else _expiry(args.expires, now),
         replaces=old.id,
         family=old.family or old.id,
     )
@@ -292,6 +291,16 @@ def _expiry(given: timedelta | datetime | None, now: datetime) -> datetime | Non
     return now + given if isinstance(given, timedelta) else given
 
 
+def _expiry_like(old: KeyRecord, now: datetime) -> datetime | None:
+    """As long after now as the old key's expiry was after its making."""
+    if old.expires_at is None:
+        return None
+    try:
+        return now + (old.expires_at - old.created_at)
+    except OverflowError:
+        raise InvalidValue(f"key {old.id} was made to last beyond the year 9999; give --expires, or never") from None
+
+
 def _time(text: str) -> timedelta | datetime:
     """A moment in the future, or a time from now; `timedelta.max` for never."""
     if text == "never":
@@ -300,10 +309,13 @@ def _time(text: str) -> timedelta | datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return _duration(text)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text} is beyond the calendar, seen from UTC") from None
     if moment <= datetime.now(UTC):
         raise argparse.ArgumentTypeError(f"{text} has passed")
-    return moment.astimezone(UTC)
+    return moment
 
 
 def _duration(text: str) -> timedelta:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nllbd.commands.backends import open_connection, parse_url
+from nllbd.commands.backends import base_url, open_connection, parse_url
 from nllbd.commands.options import settings_from
 from nllbd.commands.output import print_line
 from nllbd.commands.top_figures import Figures, Scrape, compare, parse_scrape
@@ -138,19 +138,11 @@ def _watch(source: Source, interval_s: float) -> int:
 def _metrics_url(settings: Settings) -> str:
     if not settings.metrics_port:
         raise InvalidValue("metrics_port is 0: the daemon shows no metrics; give --metrics-url", field="metrics_url")
-    return _base_url(settings.metrics_host, settings.metrics_port)
+    return base_url(settings.metrics_host, settings.metrics_port)
 
 
 def _api_url(settings: Settings) -> str:
-    return _base_url(settings.host, settings.port)
-
-
-def _base_url(host: str, port: int) -> str:
-    """A listening address as one to connect to."""
-    if host.startswith("unix:"):
-        return host
-    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
+    return base_url(settings.host, settings.port)
 
 
 def _key(args: argparse.Namespace, settings: Settings) -> str | None:

@@ -30,7 +30,7 @@ def render(figures: Figures, where: str, history: Sequence[float] = (), trouble:
 def _title(figures: Figures, where: str) -> RenderableType:
     style = "bold green" if figures.state == "ready" else "bold red"
     line = Text.assemble(("nllbd ", "bold"), figures.version, "  ", (figures.state, style), "  ")
-    line.append(f"{figures.model}  {figures.device} {figures.dtype}  ")
+    line.append_text(_plain(f"{figures.model}  {figures.device} {figures.dtype}  "))
     line.append(where, style="dim")
     line.truncate(80, overflow="ellipsis")
     return line
@@ -63,7 +63,7 @@ def _flow(figures: Figures, history: Sequence[float]) -> RenderableType:
     table.add_row("answers", f"{figures.translations_per_s:,.1f} /s", latency)
     refused = ", ".join(f"{reason} {rate:,.1f}" for reason, rate in sorted(figures.rejected_per_s.items()))
     total = f"{figures.rejected_total:,} so far"
-    table.add_row("refused", f"{sum(figures.rejected_per_s.values()):,.1f} /s", refused or total)
+    table.add_row("refused", f"{sum(figures.rejected_per_s.values()):,.1f} /s", _plain(refused or total))
     ratio = figures.cache_hit_ratio
     table.add_row(
         "cache", "-" if ratio is None else f"{ratio:.0%}", "of segments were known" if ratio is not None else ""
@@ -80,7 +80,7 @@ def _accounts(accounts: Sequence[Account] | None) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for account in accounts[:_NUM_ACCOUNTS]:
         table.add_row(
-            account.account,
+            _plain(account.account),
             f"{account.requests_per_s:.1f}",
             f"{account.characters_per_s:,.0f}",
             f"{account.refused_per_s:.1f}",
@@ -88,6 +88,11 @@ def _accounts(accounts: Sequence[Account] | None) -> RenderableType:
             str(account.num_waiting),
         )
     return table
+
+
+def _plain(text: str) -> Text:
+    """What others chose, as it is: no markup of rich's, nothing that a terminal would obey."""
+    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
 
 
 def _bar(value: float, most: float | None) -> RenderableType:

@@ -20,6 +20,7 @@ from nllbd.errors import ConfigError
 DEFAULT_FILE = Path("/etc/nllbd/nllbd.toml")
 PREFIX = "NLLBD_"
 _MAX_SECRET_BYTES = 1 << 20
+_NO_SECRET = "-"  # what a unit sets for a credential that has no file
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ def _from_kubernetes(key: str, value: str) -> bool:
 
 
 def _from_credentials(environ: Mapping[str, str]) -> dict[str, _Found]:
-    """systemd's LoadCredential=: one file a setting, named like it."""
+    """systemd's LoadCredential=: one file a setting, named like it; `-` in it is the same as no file."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return {}
     present = (row for row in ROWS if row.has_file_form and (Path(folder) / row.name).is_file())
-    return {row.name: _read_secret(row, Path(folder) / row.name, f"credential {row.name}") for row in present}
+    layer = {row.name: _read_secret(row, Path(folder) / row.name, f"credential {row.name}") for row in present}
+    return {name: item for name, item in layer.items() if item.raw != _NO_SECRET}
 
 
 def _from_file(config_file: Path | None) -> dict[str, _Found]:

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
+from nllbd import cgroup
 from nllbd.bridge.protocol import EngineConfig, EngineInfo
 from nllbd.checkpoint import Checkpoint, read_checkpoint
 from nllbd.engine.engine import Engine
@@ -99,7 +98,7 @@ def _build_model_engine(config: EngineConfig, begin: float, watermark_steps: int
 
     device = _pick_device(config.device)
     precision = _pick_precision(config.dtype, device)
-    num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    num_threads = config.num_threads or cgroup.usable_cores()
     torch.set_num_threads(num_threads)  # for loading; the runner chooses again for each pass
     model = NllbModel(checkpoint, precision, device)
     num_blocks = _num_blocks(config, checkpoint, device, model.kv_dtype)
@@ -173,7 +172,7 @@ def _num_blocks(config: EngineConfig, checkpoint: Checkpoint, device: torch.devi
     if not budget and device.type == "cuda":
         budget = int(torch.cuda.mem_get_info(device)[0] * GPU_CACHE_SHARE)
     elif not budget:
-        budget = max(least, min(int(psutil.virtual_memory().available * CPU_CACHE_SHARE), CPU_CACHE_MAX_BYTES))
+        budget = max(least, min(int(cgroup.available_memory() * CPU_CACHE_SHARE), CPU_CACHE_MAX_BYTES))
     if budget < least:
         raise ConfigError(
             f"kv_cache_bytes: {budget} bytes do not hold one sentence at the default num_beams and max_length; give at "

@@ -96,6 +96,7 @@ async def _identify(request: web.Request, exchange: Exchange, guard: Guard, cred
     if len(credentials) > 1 and len(set(credentials)) > 1:
         raise InvalidValue("the request carries two different credentials; send one", field="Authorization")
     network, digest = network_of(exchange.client), digest_of(credential)
+    guard.check_known()
     guard.attempts.check(network, digest)
     try:
         if not credential or len(credential) > _MAX_CREDENTIAL_LENGTH:
@@ -112,6 +113,7 @@ async def _identify(request: web.Request, exchange: Exchange, guard: Guard, cred
 async def _let_in(exchange: Exchange, guard: Guard) -> None:
     """What this principal may do here, and its unit of the rate limit."""
     if not exchange.has_credentials and not guard.lets_anonymous_in:
+        guard.check_known()
         raise NoCredentials("no credentials: send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
     _check_scope(exchange)
     exchange.is_authenticated = True

@@ -71,7 +71,8 @@ class Authenticator:
         if self._keys is not None and is_key_text(credential):
             return self._principal_of(await self._keys.find(credential))
         if self._tokens.is_configured and credential.count(".") == _NUM_DOTS:
-            return self._bearer_of(self._token(credential, digest))
+            token = self._token(credential, digest)
+            return await self._of_session(token.claims) if token.is_session else _bearer_of(token)
         raise Unauthorized("the key is not valid")
 
     async def issue_session(self, principal: Principal, lifetime_s: int) -> Issued:
@@ -92,7 +93,7 @@ class Authenticator:
         if record is None:
             raise Unauthorized("the key is not valid")
         expires_at = making.expiry(lifetime_s, record.expires_at)
-        return await self._sessions.issue(self._tokens, principal, {making.KEY_ID_CLAIM: record.id}, expires_at)
+        return await self._sessions.issue(self._tokens, principal, {}, expires_at)
 
     def _principal_of(self, record: KeyRecord | None) -> Principal:
         if record is None:
@@ -114,31 +115,27 @@ class Authenticator:
         self._known_tokens.put(digest, token)
         return token
 
-    def _bearer_of(self, token: Token) -> Principal:
-        if token.is_session:
-            return self._of_session(token.claims)
-        # Admin endpoints need a key that can be revoked here: no other issuer's word is enough for them.
-        scopes = frozenset({Scope.TRANSLATE} if Scope.TRANSLATE in token.scopes else ())
-        return Principal(id=token.account, name=str(token.claims.get("sub", "")), scopes=scopes)
-
-    def _of_session(self, claims: Mapping[str, Any]) -> Principal:
+    async def _of_session(self, claims: Mapping[str, Any]) -> Principal:
         """The key's principal, limits and all, as far as the session and the key are both still good."""
-        session_id = str(claims["jti"])
-        self._sessions.check(session_id)
-        key_id = claims.get(making.KEY_ID_CLAIM)
-        if isinstance(key_id, str) and self._keys is not None:
-            principal = self._principal_of(self._keys.get(key_id))
-        elif self._is_of_configured_key(claims):
+        session = await self._sessions.running(str(claims["jti"]))
+        if session.key_id is not None and self._keys is not None:
+            principal = self._principal_of(self._keys.get(session.key_id))
+        elif session.key_id is None and self._is_of_configured_key(claims):
             principal = self._configured
         else:
             raise Unauthorized("the session's key is no longer valid")
-        scopes = frozenset(scope for scope in principal.scopes if scope in str(claims.get("scope", "")).split())
-        return replace(principal, session_id=session_id, scopes=scopes)
+        return replace(principal, session_id=session.id, scopes=principal.scopes & session.scopes)
 
     def _is_of_configured_key(self, claims: Mapping[str, Any]) -> bool:
         if self._api_key is None or self._jwt_secret is None:
             return False
         return making.has_fingerprint_of(claims, self._api_key, self._jwt_secret)
+
+
+def _bearer_of(token: Token) -> Principal:
+    """Admin endpoints need a key that can be revoked here: no other issuer's word is enough for them."""
+    scopes = frozenset({Scope.TRANSLATE} if Scope.TRANSLATE in token.scopes else ())
+    return Principal(id=token.account, name=str(token.claims["sub"]), scopes=scopes)
 
 
 def digest_of(credential: str) -> bytes:

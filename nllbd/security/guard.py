@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nllbd.config import Settings
+from nllbd.errors import StoreUnavailable
 from nllbd.redis_client import RedisLink
 from nllbd.security.attempts import FailedAttempts
 from nllbd.security.authenticator import Authenticator
@@ -19,8 +20,7 @@ class Guard:
 
     def __init__(self, settings: Settings, accounts: Accounts | None = None, redis: RedisLink | None = None) -> None:
         self.is_exposed = False
-        self._keys = accounts.keys if accounts is not None else None
-        self._had_keys = False
+        self._keys = accounts.keys if accounts is not None and accounts.has_store else None
         self._settings = settings
         self.sessions = Sessions(accounts)
         self.authenticator = Authenticator(settings, Tokens(settings), self._keys, self.sessions)
@@ -50,15 +50,19 @@ class Guard:
 
     @property
     def has_credentials(self) -> bool:
-        """Whether anybody could be authenticated. Once keys were stored it stays true until a restart: the last key's
-        expiry must not open the door. A database that was named and never answered may hold keys, too."""
-        if self._had_keys or self.authenticator.is_configured:
-            return True
-        keys = self._keys
-        if keys is not None and (keys.num_keys or (self._settings.database_url and not keys.is_current)):
-            self._had_keys = bool(keys.num_keys)
-            return True
-        return False
+        """Whether anybody could be authenticated. A store that has ever held a key counts for good: the last key's end
+        must not open the door. So does one that could not be read, for it may hold keys: only a store that was read
+        and never held one asks nobody.
+        """
+        return self.authenticator.is_configured or (self._keys is not None and self._keys.has_held_keys is not False)
+
+    def check_known(self) -> None:
+        """Raises StoreUnavailable while nobody can say whether credentials are needed at all, or which are good: the
+        store alone would know, and it could not be read."""
+        if self.authenticator.is_configured or self.is_exposed or self._keys is None:
+            return
+        if self._keys.has_held_keys is None:
+            raise StoreUnavailable("the store of keys cannot be read, so nobody is let in; try again shortly")
 
 
 def notes(settings: Settings) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ class KeyBook(Protocol):
         """Active keys."""
 
     @property
-    def is_current(self) -> bool:
-        """Whether the store answered last time."""
+    def has_held_keys(self) -> bool | None:
+        """Whether the store holds or ever held a key; None while that is not known."""
 
     async def find(self, text: str, /) -> KeyRecord | None:
         """The active key with this text."""
@@ -54,7 +54,12 @@ class AuditTrail(Protocol):
 
 
 class Accounts(Protocol):
-    """The store as one daemon sees it. `store` raises StoreUnavailable until it is open."""
+    """The store as one daemon sees it. `store` raises StoreUnavailable until it is open; `has_store` says whether
+    there is one at all.
+    """
+
+    @property
+    def has_store(self) -> bool: ...
 
     @property
     def keys(self) -> KeyBook: ...

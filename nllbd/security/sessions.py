@@ -1,8 +1,8 @@
 """Sessions: a key exchanged for a token that ends by itself, can be revoked, and ends with its key. Knows no HTTP.
 
-A token says which key it came from, and carries no right of its own: every use looks at the key and at the list of
-revoked sessions, both in memory. A session of the configured key carries a keyed fingerprint of it, for that key may
-be a guessable word: change it, and its sessions end.
+A token names a stored session, and carries no right of its own: every use looks at the session, at the list of revoked
+ones and at the key, all in memory but for a session's first use on a host. A session of the configured key carries a
+keyed fingerprint of it, for that key may be a guessable word: change it, and its sessions end.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 from nllbd.errors import NotImplementedYet, Unauthorized
 from nllbd.principal import Principal
+from nllbd.security.bounded import BoundedMap
 from nllbd.security.ports import Accounts
-from nllbd.security.tokens import Tokens
+from nllbd.security.tokens import Tokens, session_key
 from nllbd.store.key_text import new_id
 from nllbd.store.records import SessionRecord
 
 DEFAULT_LIFETIME_S = 900
 MAX_LIFETIME_S = 3600
-KEY_ID_CLAIM = "nllbd_key"
+_REMEMBERED = 65_536
 _FINGERPRINT_CLAIM = "nllbd_api_key"
 
 
@@ -44,11 +45,14 @@ class Sessions:
 
     def __init__(self, accounts: Accounts | None) -> None:
         self._accounts = accounts
+        self._known: BoundedMap[str, SessionRecord] = BoundedMap(_REMEMBERED)
 
     async def issue(
         self, tokens: Tokens, principal: Principal, proof: Mapping[str, str], expires_at: datetime
     ) -> Issued:
-        """A session of `principal`, stored. `proof` says which key it came from. Raises StoreUnavailable."""
+        """A session of `principal`, stored. `proof` are further claims that bind it to its key. Raises
+        StoreUnavailable.
+        """
         accounts = self._available()
         session = SessionRecord(
             id=new_id(),
@@ -59,15 +63,26 @@ class Sessions:
             expires_at=expires_at,
         )
         await accounts.store.add_session(session)
+        self._known.put(session.id, session)
         accounts.audit.record("session.issued", actor=principal.id, subject=session.id)
         more = {**proof, "scope": " ".join(sorted(session.scopes))}
         token = tokens.make_session(session.id, session.subject, session.created_at, session.expires_at, more)
         return Issued(token, session)
 
-    def check(self, session_id: str) -> None:
-        """Raises Unauthorized for a session that was revoked, StoreUnavailable when that cannot be known."""
-        if self._available().keys.is_session_revoked(session_id):
+    async def running(self, session_id: str) -> SessionRecord:
+        """The session with this id. Raises Unauthorized for one that has ended or never was, StoreUnavailable when that
+        cannot be known.
+        """
+        accounts = self._available()
+        session = self._known.get(session_id)
+        if session is None:
+            session = await accounts.store.find_session(session_id)
+            if session is None or session.revoked_at is not None:
+                raise Unauthorized("the session has ended")
+            self._known.put(session_id, session)
+        if session.expires_at <= datetime.now(UTC) or accounts.keys.is_session_revoked(session_id):
             raise Unauthorized("the session has ended")
+        return session
 
     async def find(self, session_id: str) -> SessionRecord | None:
         """The session with this id, ended or not. Raises StoreUnavailable."""
@@ -94,7 +109,7 @@ def expiry(lifetime_s: int, key_expires_at: datetime | None) -> datetime:
 
 def fingerprint_of(api_key: str, jwt_secret: str) -> dict[str, str]:
     """The claim that binds a session to the configured key."""
-    return {_FINGERPRINT_CLAIM: hmac.new(jwt_secret.encode(), api_key.encode(), hashlib.sha256).hexdigest()[:32]}
+    return {_FINGERPRINT_CLAIM: hmac.new(session_key(jwt_secret), api_key.encode(), hashlib.sha256).hexdigest()[:32]}
 
 
 def has_fingerprint_of(claims: Mapping[str, Any], api_key: str, jwt_secret: str) -> bool:

@@ -1,12 +1,15 @@
 """JSON Web Tokens (RFC 7519): checked as RFC 8725 says, and made for our own sessions. Knows no store.
 
 Which algorithm a token may use is decided by us, by the kind of key that we hold, never by the token: HS256 goes with
-`jwt_secret`, RS256 with a key of the JWKS file, nothing else goes. An expiry is required; issuer and audience are too
-where they are configured.
+`jwt_secret`, RS256 with a key of the JWKS file, nothing else goes. An expiry and a subject are required; issuer and
+audience are too where they are configured. Our sessions' tokens have a key of their own, made from `jwt_secret`: who
+signs tokens with that secret elsewhere cannot make sessions.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +33,10 @@ _LEEWAY_S = 10.0
 _MIN_RSA_BITS = 2048
 MAX_TOKEN_LENGTH = 8192
 _MAX_NAME_LENGTH = 200
+_LAST_MOMENT = 253_402_300_799  # the year 9999's end: later ones are no times to anybody
+_SESSION_LABEL = b"nllbd session tokens 1"
+#: What PyJWT lets through of others' exceptions when a token is made of nonsense.
+_NONSENSE = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Token:
         """Claim `scope` (RFC 8693: words) or `scopes` (a list); without either it may translate."""
         given = self.claims.get("scope", self.claims.get("scopes", "translate"))
         words = given.split() if isinstance(given, str) else given
-        return frozenset(str(word) for word in words) if isinstance(words, list) else frozenset()
+        return frozenset(word for word in words if isinstance(word, str)) if isinstance(words, list) else frozenset()
 
 
 class Tokens:
@@ -60,6 +67,7 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)  # `notes` says it better
         self._secret = settings.jwt_secret
+        self._session_key = session_key(settings.jwt_secret) if settings.jwt_secret is not None else b""
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._keys = _read_jwks(settings.jwt_jwks_file) if settings.jwt_jwks_file else MappingProxyType({})
@@ -73,11 +81,12 @@ class Tokens:
         """The token, if all is right with it. Raises Unauthorized that says what is wrong, never what the token is."""
         try:
             header = jwt.get_unverified_header(text)
-        except jwt.PyJWTError:
+        except _NONSENSE:
             raise Unauthorized("the token is not a JSON Web Token") from None
         is_session = header.get("typ") == SESSION_TYPE
         algorithm, key = self._key_for(header, is_session)
         claims = self._decode(text, key, algorithm, is_session)
+        _check_times(claims)
         _check_names(claims)
         return Token(claims, float(claims["exp"]), is_session)
 
@@ -96,12 +105,12 @@ class Tokens:
         }
         if self._audience:
             claims["aud"] = self._audience
-        return jwt.encode(claims, self._secret, algorithm=_HS256, headers={"typ": SESSION_TYPE})
+        return jwt.encode(claims, self._session_key, algorithm=_HS256, headers={"typ": SESSION_TYPE})
 
     def _key_for(self, header: Mapping[str, Any], is_session: bool) -> tuple[str, Any]:
         algorithm = header.get("alg")
         if algorithm == _HS256 and self._secret is not None:
-            return _HS256, self._secret
+            return _HS256, self._session_key if is_session else self._secret
         if algorithm == _RS256 and self._keys and not is_session:
             key_id = header.get("kid")
             if key_id is None and len(self._keys) == 1:
@@ -113,7 +122,7 @@ class Tokens:
 
     def _decode(self, text: str, key: Any, algorithm: str, is_session: bool) -> dict[str, Any]:
         issuer = (self._issuer or SESSION_ISSUER) if is_session else self._issuer
-        required = ["exp", *(["iss"] if issuer else []), *(["aud"] if self._audience else [])]
+        required = ["exp", "sub", *(["iss"] if issuer else []), *(["aud"] if self._audience else [])]
         try:
             return jwt.decode(
                 text,
@@ -122,7 +131,7 @@ class Tokens:
                 issuer=issuer,
                 audience=self._audience,
                 leeway=0.0 if is_session else _LEEWAY_S,
-                options={"require": [*required, *(["jti", "sub"] if is_session else [])]},
+                options={"require": [*required, *(["jti"] if is_session else [])]},
             )
         except jwt.ExpiredSignatureError:
             raise Unauthorized("the token has expired") from None
@@ -134,7 +143,7 @@ class Tokens:
             raise Unauthorized("the token is for another audience than this server") from None
         except jwt.MissingRequiredClaimError as error:
             raise Unauthorized(f"the token has no claim `{error.claim}`") from None
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+        except _NONSENSE:
             raise Unauthorized("the token is not valid") from None
 
 
@@ -148,12 +157,30 @@ def notes(settings: Settings) -> tuple[str, ...]:
     return tuple(found)
 
 
+def session_key(jwt_secret: str) -> bytes:
+    """The key of sessions' tokens: HKDF (RFC 5869) with SHA-256, no salt, one block."""
+    secret = hmac.digest(bytes(hashlib.sha256().digest_size), jwt_secret.encode(), "sha256")
+    return hmac.digest(secret, _SESSION_LABEL + b"\x01", "sha256")
+
+
+def _check_times(claims: Mapping[str, Any]) -> None:
+    """Times are numbers (RFC 7519, NumericDate): words, truths, infinity and ages beyond any calendar are refused."""
+    for name in ("exp", "nbf", "iat"):
+        value = claims.get(name, 0)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and 0 <= value <= _LAST_MOMENT):
+            raise Unauthorized(f"the token's claim `{name}` is no time")
+
+
 def _check_names(claims: Mapping[str, Any]) -> None:
-    """Issuer and subject become an account's name, in logs and the database."""
+    """Issuer and subject become an account's name, in logs and the database. Tokens without a subject would share one:
+    who they are for is not known, so whose usage, quota and cache should they have?"""
     for name in ("iss", "sub", "jti"):
         value = claims.get(name, "")
         if not isinstance(value, str) or len(value) > _MAX_NAME_LENGTH or not value.isprintable():
             raise Unauthorized(f"the token's claim `{name}` is not a short text")
+    if not claims["sub"].strip():
+        raise Unauthorized("the token's claim `sub` is empty")
 
 
 def _read_jwks(path: Path) -> Mapping[str, Any]:

@@ -21,7 +21,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from nllbd.errors import ConfigError, InternalError, NllbdError, StoreUnavailable
-from nllbd.store.migrate import migrate
+from nllbd.store.migrate import LOCK_S, migrate, revision
+from nllbd.store.postgresql import connect, spread_hosts
 
 #: How long one transaction may take, waiting for locks and standbys included.
 OPERATION_S = 5.0
@@ -42,16 +43,33 @@ class Database:
     @classmethod
     async def open(cls, url: str) -> Database:
         """Connect and migrate. Raises ConfigError for a URL that cannot be one, StoreUnavailable."""
-        engine = await asyncio.to_thread(_create_engine, _parse(url))  # imports the driver
-        database = cls(engine)
+        database = await cls.connect(url)
         try:
-            with _typed_errors():
-                async with asyncio.timeout(MIGRATION_S):
-                    await migrate(engine)
+            await database.migrate(MIGRATION_S)
         except BaseException:
             await database.close()
             raise
         return database
+
+    @classmethod
+    async def connect(cls, url: str, statement_s: float = OPERATION_S) -> Database:
+        """A pool for a database as it is; `statement_s` is what one statement may take, waiting for locks included.
+
+        Raises ConfigError for a URL that cannot be one, StoreUnavailable.
+        """
+        return cls(await asyncio.to_thread(_create_engine, _parse(url), statement_s))  # imports the driver
+
+    async def migrate(self, within_s: float, lock_s: float = LOCK_S) -> bool:
+        """Bring the tables up to date, under the lock; False if they were. Raises StoreUnavailable."""
+        with _typed_errors():
+            async with asyncio.timeout(within_s):
+                return await migrate(self._engine, lock_s)
+
+    async def revision(self) -> str | None:
+        """What the tables are at; None when there are none. Raises StoreUnavailable."""
+        with _typed_errors():
+            async with asyncio.timeout(OPERATION_S):
+                return await revision(self._engine)
 
     async def close(self) -> None:
         with suppress(SQLAlchemyError, OSError, TimeoutError):
@@ -111,8 +129,8 @@ def _name(error: BaseException) -> str:
 
 def _parse(url: str) -> URL:
     try:
-        parsed = make_url(url)
-    except ArgumentError:
+        parsed = make_url(spread_hosts(url))
+    except (ArgumentError, ValueError):
         raise ConfigError("database_url: not a URL that SQLAlchemy understands", field="database_url") from None
     if parsed.get_backend_name() == "sqlite":
         _check_sqlite(parsed)
@@ -126,15 +144,18 @@ def _check_sqlite(url: URL) -> None:
         )
 
 
-def _create_engine(url: URL) -> AsyncEngine:
+def _create_engine(url: URL, statement_s: float) -> AsyncEngine:
     options: dict[str, Any] = {"pool_size": _POOL_SIZE, "max_overflow": _POOL_SIZE, "pool_timeout": OPERATION_S}
     if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, connect_args={"timeout": _BUSY_S}, **options)
+        engine = create_async_engine(
+            url, connect_args={"timeout": _BUSY_S if statement_s == OPERATION_S else statement_s}, **options
+        )
         _prepare_sqlite(engine, Path(str(url.database)))
         return engine
     arguments = {
-        "timeout": _CONNECT_S,
-        "command_timeout": OPERATION_S,
+        "async_creator_fn": connect,
+        "timeout": _CONNECT_S,  # for each server
+        "command_timeout": statement_s,
         "server_settings": {"application_name": "nllbd", "lock_timeout": f"{int(_BUSY_S * 1000)}"},
     }
     try:

@@ -62,6 +62,7 @@ class KeyCache:
         self._refreshing: asyncio.Task[bool] | None = None
         self._began_at = -math.inf
         self._is_polled = False
+        self._has_held_keys = False
 
     def attach(self, source: KeySource) -> None:
         """Read from this store from now on."""
@@ -71,6 +72,13 @@ class KeyCache:
     def num_keys(self) -> int:
         """Active keys held."""
         return len(self._by_id)
+
+    @property
+    def has_held_keys(self) -> bool | None:
+        """Whether the database holds or ever held a key, ended ones included; None while that is not known."""
+        if self._has_held_keys:
+            return True
+        return None if self._is_too_old() else False
 
     @property
     def is_current(self) -> bool:
@@ -158,6 +166,7 @@ class KeyCache:
 
     def _apply(self, changes: KeyChanges) -> None:
         now = self._utc_now()
+        self._has_held_keys = self._has_held_keys or bool(changes.keys)
         if changes.is_complete:
             self._by_digest, self._by_id = {}, {}
             self._revoked_sessions = frozenset()
@@ -172,8 +181,11 @@ class KeyCache:
         self._generation = changes.generation
 
     def _check_age(self) -> None:
-        if self._confirmed_at is None or self._clock() - self._confirmed_at > MAX_STALE_S:
+        if self._is_too_old():
             raise _away()
+
+    def _is_too_old(self) -> bool:
+        return self._confirmed_at is None or self._clock() - self._confirmed_at > MAX_STALE_S
 
     def _if_active(self, key: KeyRecord | None) -> KeyRecord | None:
         return key if key is not None and key.is_active(self._utc_now()) else None

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from nllbd.bulk import run as bulk
 from nllbd.bulk.formats import Record, format_of
 from nllbd.bulk.journal import Journal, Progress
-from nllbd.errors import DeadlineExceeded, InvalidValue, LanguageNotDetected, NllbdError, Overloaded, Unauthorized
+from nllbd.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidValue,
+    LanguageNotDetected,
+    NllbdError,
+    Overloaded,
+    Unauthorized,
+)
 
 
 class Listener:
@@ -129,6 +137,72 @@ async def test_a_record_that_fails_stands_untranslated_and_is_named(tmp_path: Pa
     assert (tmp_path / "out.txt").read_text() == expected
     assert (progress.records, progress.failed) == (70, 2)
     assert sorted(listener.failures) == [(8, "language_not_detected"), (64, "language_not_detected")]
+    noted = [json.loads(line) for line in (tmp_path / "out.txt.failed").read_text().splitlines()]
+    assert noted == [
+        {"record": number, "code": "language_not_detected", "message": "what is this?"} for number in (8, 64)
+    ]
+
+
+@pytest.mark.parametrize("error", [InternalError("the engine fails on it"), InvalidValue("a surrogate in it")])
+async def test_a_record_that_the_engine_fails_on_does_not_end_the_run(tmp_path: Path, error: NllbdError) -> None:
+    content = write(tmp_path, 100)
+    asked = 0
+
+    async def poisoned(texts: list[str]) -> list[str]:
+        nonlocal asked
+        if {"line 40", "line 41"} & set(texts):
+            asked += 1
+            raise error
+        return await upper(texts)
+
+    listener = Listener()
+    progress = await run_file(tmp_path, poisoned, listener)
+    expected = content.upper().replace("LINE 40\n", "line 40\n").replace("LINE 41\n", "line 41\n")
+    assert (tmp_path / "out.txt").read_text() == expected
+    assert (progress.failed, sorted(listener.failures)) == (2, [(41, error.code), (42, error.code)])
+    assert asked <= 20  # the daemon's other users suffer from each
+
+
+async def test_an_engine_that_fails_on_everything_ends_the_run_and_blames_no_record(tmp_path: Path) -> None:
+    content = write(tmp_path, 300)
+    is_broken = False
+
+    async def breaks(texts: list[str]) -> list[str]:
+        nonlocal is_broken
+        is_broken = is_broken or "line 100" in texts
+        if is_broken:
+            raise InternalError("the engine has failed")
+        return await upper(texts)
+
+    with pytest.raises(InternalError):
+        await run_file(tmp_path, breaks)
+    assert not (tmp_path / "out.txt.failed").exists()
+    await run_file(tmp_path, upper)
+    assert (tmp_path / "out.txt").read_text() == content.upper()
+
+
+async def test_notes_of_failures_are_not_doubled_when_a_run_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, 200)
+
+    async def picky(texts: list[str]) -> list[str]:
+        if "line 7" in texts:
+            raise LanguageNotDetected("what is this?")
+        if "line 150" in texts:
+            raise Unauthorized("no")
+        return await upper(texts)
+
+    with pytest.raises(Unauthorized):
+        await run_file(tmp_path, picky)
+    with (tmp_path / "out.txt.failed").open("a") as stream:
+        stream.write('{"record": 9')  # torn by a kill
+    progress = await run_file(tmp_path, upper)
+    assert progress.failed == 1
+    assert [json.loads(line)["record"] for line in (tmp_path / "out.txt.failed").read_text().splitlines()] == [8]
+    with pytest.raises(InvalidValue, match="is there already"):
+        await run_file(tmp_path, upper)
+    (tmp_path / "out.txt").unlink()
+    await run_file(tmp_path, upper)
+    assert not (tmp_path / "out.txt.failed").exists()
 
 
 async def test_what_stands_before_a_damaged_line_is_done(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_table_with_the_demo_model(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert [row[2] for row in rows[2:]] == ["zxqj qwrt", "12:30", ""]
     shown = capfd.readouterr()
     assert "record 2: language_not_detected" in shown.err
-    assert f"ok: {out}, 4 records, 1 untranslated" in shown.out
+    assert f"ok: {out}, 4 records, 1 untranslated (see {out}.failed)" in shown.out
 
 
 async def test_a_daemon(service: Any, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,19 @@ def test_rotation_overlaps_and_keeps_account_and_limits(keys: Keys, url: str) ->
     assert datetime.fromisoformat(newer["expires_at"]) > datetime.now(UTC) + timedelta(days=9)
 
 
+def test_a_rotation_of_a_key_that_lasts_to_the_calendar_s_end(
+    keys: Keys, url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old = keys("create", "ada", "--expires", "9999-12-31")
+    with closing(sqlite3.connect(tmp_path / "nllbd.db")) as database:
+        database.execute("UPDATE keys SET created_at = '2026-01-01 00:00:00.000000'")
+        database.commit()
+    assert main(["keys", "rotate", "ada"]) == 1
+    assert "year 9999; give --expires" in capsys.readouterr().err
+    assert [it["id"] for it in keys("list")] == [old["id"]]
+    assert keys("rotate", "ada", "--expires", "never")["expires_at"] is None
+
+
 def test_people_get_lines(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "create", "ada"]) == 0
     said = capsys.readouterr()
@@ -168,6 +183,8 @@ def test_a_name_of_two_keys_is_not_guessed_at(keys: Keys, url: str, capsys: pyte
         ["create", "x" * 101],
         ["create", "x", "--expires", "2020-01-01"],
         ["create", "x", "--expires", "soon"],
+        ["create", "x", "--expires", "9999-12-31T23:59:59-12:00"],
+        ["create", "x", "--expires", "0001-01-01T00:00:00+12:00"],
         ["create", "x", "--expires", "999999w"],
         ["create", "x", "--rate-per-minute", "0"],
         ["create", "x", "--monthly-characters", "-1"],

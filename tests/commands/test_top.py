@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from nllbd import cli
-from nllbd.commands import top
+from nllbd.commands.backends import base_url
 from nllbd.http import context as http_context
 from nllbd.principal import Principal, Scope
 
@@ -119,4 +119,4 @@ async def test_something_else_listens_there(service: Any, capsys: pytest.Capture
     ],
 )
 def test_a_listening_address_as_one_to_connect_to(host: str, expected: str) -> None:
-    assert top._base_url(host, 9000) == expected
+    assert base_url(host, 9000) == expected

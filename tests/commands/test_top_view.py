@@ -62,3 +62,20 @@ def test_what_it_says() -> None:
     assert "overloaded 98.1, rate_limited 3.0" in text
     assert "jwt:https://id.example.com:user" in text
     assert "--key-file" in "\n".join(shown(IDLE))
+
+
+@pytest.mark.parametrize(
+    "account",
+    ["jwt:acme:[/b]", "jwt:acme:[bold]x", "jwt:acme:[link=http://evil]y[/link]", "jwt:acme:\\[", ":smile: x"],
+)
+def test_names_are_shown_as_they_are(account: str) -> None:
+    lines = shown(replace(IDLE, accounts=(Account(account, 1.0, 1.0, 0.0, 0, 0),), rejected_per_s={account: 1.0}))
+    assert any(line.startswith(account[:32].rstrip()[:31]) for line in lines)
+    assert sum(account[:31] in line for line in lines) == 2
+
+
+def test_a_name_cannot_command_the_terminal() -> None:
+    name = "jwt:acme:\x1b]0;owned\x07\r\n\u202e\x9bJ"
+    lines = shown(replace(IDLE, accounts=(Account(name, 1.0, 1.0, 0.0, 0, 0),)))
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) <= 80

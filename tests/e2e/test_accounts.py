@@ -144,3 +144,23 @@ def test_without_its_database_the_daemon_serves_its_own_key(
         assert daemon.stop() == 0
     assert "hunter2" not in daemon.log
     assert len(list((state / "usage").glob("*/*.usage"))) == 1, "what was used waits in the journal"
+
+
+def test_a_damaged_database_opens_no_door(
+    start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored keys were the only credentials: while they cannot be read nobody is let in, and 503 says why."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    made = keys("create", "grace")
+    good, damaged = (tmp_path / "nllbd.db").read_bytes(), b"no database" * 1000
+    (tmp_path / "nllbd.db").write_bytes(damaged)
+    daemon = start_daemon(runner="fake")
+    for headers in ({}, {"X_API_Key": made["key"]}, {"X_API_Key": "any"}):
+        answer = daemon.request(
+            "POST", "/translate", {"text": TEXT, "source_lang": "en", "target_lang": "fr"}, **headers
+        )
+        assert (answer.status, answer.json["error"]["code"]) == (503, "not_ready")
+    (tmp_path / "nllbd.db").write_bytes(good)
+    wait_until(lambda: translate(daemon, made["key"]).status == 200)
+    assert daemon.translate(TEXT, "en", "fr").status == 401
+    assert daemon.stop() == 0

@@ -15,14 +15,18 @@ from urllib.parse import quote
 import jwt
 import pytest
 
+from nllbd import accounts as accounts_module
 from nllbd import metrics as m
 from nllbd.accounts import Accounts
 from nllbd.http.auth import BODY_CREDENTIAL_ROUTES
 from nllbd.principal import Scope
 from nllbd.sched.sequence import Priority
 from nllbd.security.guard import Guard
+from nllbd.security.tokens import SESSION_TYPE, session_key
 from nllbd.store import key_text
 from nllbd.store.records import KeyLimits, KeyRecord
+from nllbd.store.store import Store
+from tests.store.test_keys import make_key
 
 API_KEY = "sesame-sesame-sesame"
 SECRET = "a secret of thirty-two bytes or more"
@@ -210,6 +214,62 @@ async def test_who_comes_in_unknown(secured: Secured) -> None:
     assert (await ask(service, ("X-API-Key", "wrong")))[0] == 401
 
 
+FAKE_KEY = f"nllbd_{'a' * 12}_{'b' * 43}"
+
+
+async def test_a_store_that_cannot_be_read_opens_no_door(
+    start_service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """It may hold keys: nobody is let in, and nobody is told that their key is wrong, until it was read."""
+    monkeypatch.setattr(accounts_module, "_RETRY_S", 0.02)
+    monkeypatch.setattr(accounts_module, "_MAX_RETRY_S", 0.02)
+    database = tmp_path / "store.db"
+    database.write_bytes(b"no database" * 1000)
+    service = await start_service()
+    accounts = Accounts(f"sqlite+aiosqlite:///{database}", tmp_path / "journal")
+    service.context.accounts, service.context.guard = accounts, Guard(service.context.settings, accounts)
+    accounts.start()
+    try:
+        await accounts.wait_settled(30)
+        libre = {"q": "Hello.", "source": "en", "target": "fr"}
+        for headers, body in (
+            ([], BODY),
+            ([("X-API-Key", FAKE_KEY)], BODY),
+            ([("Authorization", "DeepL-Auth-Key any")], BODY),
+            ([], libre),
+            ([], {**libre, "api_key": "any"}),
+        ):
+            status, answer, response = await service.request("POST", "/translate", json=body, headers=headers)
+            assert (status, "Retry-After" in response.headers) == (503, True), (headers, answer)
+        assert code((await ask(service))[1]) == "not_ready"
+        assert service.context.metrics.value(m.AUTH_FAILURES) == 0
+        assert (await service.request("GET", "/livez"))[0] == 200
+        service.context.apply(replace(service.context.settings, api_key=API_KEY))
+        assert [(await ask(service, ("X-API-Key", key)))[0] for key in (API_KEY, "any", FAKE_KEY)] == [200, 401, 503]
+        assert (await ask(service))[0] == 401
+        service.context.apply(replace(service.context.settings, api_key=None, allow_anonymous=True))
+        assert (await ask(service))[0] == 200  # that is what was asked for
+        service.context.apply(replace(service.context.settings, allow_anonymous=False))
+        database.unlink()
+        await eventually(lambda: accounts.keys.is_current)
+        assert (await ask(service))[0] == 200  # read, and there never was a key in it
+    finally:
+        await accounts.close()
+
+
+@pytest.mark.parametrize("end", ["revoked_at", "expires_at"])
+async def test_a_store_whose_only_key_ended_before_the_start_asks_for_keys(
+    secured: Secured, tmp_path: Path, end: str
+) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
+    key, text = make_key(**{end: datetime.now(UTC)})
+    await store.add_key(key)
+    await store.close()
+    service = await secured()
+    assert (await ask(service))[0] == 401
+    assert (await ask(service, ("X-API-Key", text)))[0] == 401
+
+
 # Sessions
 
 
@@ -226,7 +286,7 @@ async def test_a_session_from_its_key_to_its_end(secured: Secured) -> None:
         assert status == 200
         assert response.headers["Cache-Control"] == "no-store"
         assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 900)
-        claims = jwt.decode(answer["access_token"], SECRET, algorithms=["HS256"], audience="nllbd")
+        claims = jwt.decode(answer["access_token"], session_key(SECRET), algorithms=["HS256"], audience="nllbd")
         assert (claims["iss"], claims["sub"], claims["jti"]) == ("https://me", subject, answer["session_id"])
         assert key not in json.dumps(claims)
         bearer = ("Authorization", f"Bearer {answer['access_token']}")
@@ -255,6 +315,39 @@ async def test_a_session_has_its_key_s_limits_and_ends_with_it(secured: Secured)
     await service.context.accounts.store.revoke_key(record.id, datetime.now(UTC))
     await service.context.accounts.keys.refresh()
     assert (await ask(service, bearer))[0] == 401
+
+
+@pytest.mark.parametrize("signed_with", ["the secret", "the sessions' key"])
+async def test_only_a_stored_session_is_one(secured: Secured, signed_with: str) -> None:
+    """Whoever has `jwt_secret`, to sign tokens of their own, does not get a stored key's rights by it."""
+    service = await secured(api_key=API_KEY, jwt_secret=SECRET)
+    admin, record = await add_key(service, Scope.ADMIN, Scope.TRANSLATE)
+    _, real = await exchange(service, admin)
+    secret = SECRET if signed_with == "the secret" else session_key(SECRET)
+    now = int(time.time())
+    for session_id in ("abcdefabcdef", "x", real["session_id"]):
+        claims = {"iss": "nllbd", "sub": "x", "jti": session_id, "iat": now, "exp": now + 10**6}
+        claims |= {"nllbd_key": record.id, "scope": "admin translate"}
+        forged = jwt.encode(claims, secret, algorithm="HS256", headers={"typ": SESSION_TYPE})
+        status, _, _ = await service.request("GET", "/debug/engine", headers={"X-API-Key": forged})
+        is_real = session_id == real["session_id"] and signed_with != "the secret"
+        assert status == (200 if is_real else 401), session_id
+    headers = {"X-API-Key": real["access_token"]}
+    assert (await service.request("GET", "/debug/engine", headers=headers))[0] == 200
+
+
+async def test_a_session_works_on_another_host_and_after_a_restart_until_it_is_revoked(secured: Secured) -> None:
+    first, second = await secured(jwt_secret=SECRET), await secured(jwt_secret=SECRET)
+    key, _ = await add_key(first)
+    await second.context.accounts.keys.refresh()
+    _, session = await exchange(first, key)
+    bearer = ("Authorization", f"Bearer {session['access_token']}")
+    assert [(await ask(service, bearer))[0] for service in (first, second, second)] == [200, 200, 200]
+    await first.context.accounts.store.revoke_session(session["session_id"], datetime.now(UTC))
+    await second.context.accounts.keys.refresh()
+    assert (await ask(second, bearer))[0] == 401
+    third = await secured(jwt_secret=SECRET)
+    assert (await ask(third, bearer))[0] == 401
 
 
 async def test_a_new_configured_key_ends_the_old_one_s_sessions(secured: Secured) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from nllbd.config import Settings
 from nllbd.errors import ConfigError, Unauthorized
-from nllbd.security.tokens import SESSION_TYPE, Tokens, notes
+from nllbd.security.tokens import SESSION_TYPE, Tokens, notes, session_key
 
 SECRET = "a secret of thirty-two bytes or more"
 ISSUER, AUDIENCE = "https://id.example", "nllbd"
@@ -77,7 +77,7 @@ def test_good_tokens(tokens: Tokens) -> None:
 
 def test_no_two_senders_have_one_account() -> None:
     tokens = Tokens(Settings(jwt_secret=SECRET))
-    pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b%3Ac"), ("a:b%3Ac", ""), ("", "a:b:c"), ("a", "b%253Ac")]
+    pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b%3Ac"), ("a:b%3Ac", " x"), ("", "a:b:c"), ("a", "b%253Ac")]
     accounts = {tokens.check(signed(iss=issuer, sub=subject, aud=...)).account for issuer, subject in pairs}
     assert len(accounts) == len(pairs)
 
@@ -121,6 +121,26 @@ BAD: dict[str, Any] = {
     ),
     "payload no object": lambda: by_hand({"alg": "HS256"}, [1], SECRET.encode()),  # type: ignore[arg-type]
     "header no object": lambda: by_hand([1], claims(), SECRET.encode()),  # type: ignore[arg-type]
+    "expiry a long way off": lambda: signed(exp=10**400),
+    "expiry a long way off, signed whole": lambda: signed(exp=9e18),
+    "expiry true": lambda: signed(exp=True),
+    "expiry a number in words": lambda: signed(exp=str(NOW + 600)),
+    "expiry minus infinity": lambda: by_hand({"alg": "HS256"}, claims(exp=-1e400), SECRET.encode()),
+    "expiry no number": lambda: by_hand({"alg": "HS256"}, claims(exp=float("nan")), SECRET.encode()),
+    "expiry a list": lambda: by_hand({"alg": "HS256"}, claims(exp=[NOW + 600]), SECRET.encode()),
+    "not before, endless": lambda: signed(nbf=10**400),
+    "not before, true": lambda: signed(nbf=True),
+    "not before, infinite": lambda: by_hand({"alg": "HS256"}, claims(nbf=-1e400), SECRET.encode()),
+    "made at a word": lambda: signed(iat="x"),
+    "made at no time": lambda: by_hand({"alg": "HS256"}, claims(iat=None), SECRET.encode()),
+    "made at minus infinity": lambda: by_hand({"alg": "HS256"}, claims(iat=-1e400), SECRET.encode()),
+    "bytes that are no text": lambda: "a.\udcff\udcfe.b",
+    "bytes that are no text, in the signature": lambda: signed()[:-4] + "\udcff\udcff",
+    "no subject": lambda: signed(sub=...),
+    "subject empty": lambda: signed(sub=""),
+    "subject blank": lambda: signed(sub="  "),
+    "subject null": lambda: by_hand({"alg": "HS256"}, claims(sub=None), SECRET.encode()),
+    "a session by who has the secret": lambda: signed(headers={"typ": SESSION_TYPE}, jti="abcdefabcdef"),
     "subject a number": lambda: by_hand({"alg": "HS256"}, claims(sub=7), SECRET.encode()),
     "subject endless": lambda: signed(sub="a" * 5000),
     "subject with a line break": lambda: signed(sub="a\nlevel=error"),
@@ -154,6 +174,46 @@ def test_whatever_comes_is_unauthorized(text: str) -> None:
         Tokens(Settings(jwt_secret=SECRET)).check(text)
 
 
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(0, 2 * NOW),
+    st.sampled_from([10**30, 10**400, -(10**400), 2**63, 253_402_300_800]),
+    st.floats(),
+    st.text(),
+    st.lists(st.text() | st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["exp", "nbf", "iat", "sub", "iss", "aud", "jti", "scope", "scopes", "crit"]), ODD, max_size=6
+    )
+)
+def test_whatever_is_signed_is_a_token_or_unauthorized(changes: dict[str, Any]) -> None:
+    tokens = Tokens(Settings(jwt_secret=SECRET))
+    try:
+        token = tokens.check(by_hand({"alg": "HS256"}, claims(**{"aud": ..., **changes}), SECRET.encode()))
+    except Unauthorized:
+        return
+    assert NOW - 60 < token.expires_at < 253_402_300_800
+    assert token.account.startswith("jwt:")
+    assert not token.account.endswith(":")
+    assert all(isinstance(scope, str) for scope in token.scopes)
+
+
+@given(st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "x5c"]), ODD | st.just("HS256")))
+def test_whatever_a_header_says_is_a_token_or_unauthorized(header: dict[str, Any]) -> None:
+    tokens = Tokens(Settings(jwt_secret=SECRET))
+    try:
+        tokens.check(by_hand(header, claims(aud=...), SECRET.encode()))
+    except Unauthorized:
+        return
+    assert header["alg"] == "HS256"
+
+
 def test_an_hs256_only_server_takes_no_rs256_and_the_other_way_round(tmp_path: Path) -> None:
     with pytest.raises(Unauthorized):
         Tokens(Settings(jwt_secret=SECRET)).check(signed("RS256", KEY, aud=...))
@@ -171,7 +231,9 @@ def test_a_session_s_token_is_one_and_others_are_not() -> None:
     token = tokens.check(text)
     assert token.is_session
     assert (token.claims["jti"], token.claims["sub"], token.claims["nllbd_key"]) == ("abc", "key:x", "x")
-    assert jwt.decode(text, SECRET, algorithms=["HS256"], audience=AUDIENCE)["jti"] == "abc"
+    assert jwt.decode(text, session_key(SECRET), algorithms=["HS256"], audience=AUDIENCE)["jti"] == "abc"
+    with pytest.raises(jwt.InvalidSignatureError):  # no token to those who check tokens with the secret elsewhere
+        jwt.decode(text, SECRET, algorithms=["HS256"], audience=AUDIENCE)
     expired = tokens.make_session("abc", "key:x", now - timedelta(seconds=9), now - timedelta(seconds=1), {})
     with pytest.raises(Unauthorized, match="expired"):
         tokens.check(expired)

@@ -219,6 +219,25 @@ async def test_before_anything_was_read_keys_are_unknown_not_wrong() -> None:
     assert await cache.find("not a stored key") is None
 
 
+async def test_whether_there_ever_was_a_key_is_known_once_it_was_read(
+    cache: KeyCache, source: Source, clock: Clock
+) -> None:
+    assert KeyCache().has_held_keys is None
+    assert cache.has_held_keys is False
+    source.is_away = True
+    await cache.refresh()
+    assert cache.has_held_keys is False
+    clock.pass_s(keys.MAX_STALE_S + 1)
+    assert cache.has_held_keys is None  # by now somebody may have made one
+    source.is_away = False
+    source.put(make_key(revoked_at=NOW)[0])
+    await cache.refresh()
+    assert cache.has_held_keys is True
+    source.is_away = True
+    clock.pass_s(keys.MAX_STALE_S + 1)
+    assert cache.has_held_keys is True
+
+
 async def test_a_database_that_hangs_is_away(
     cache: KeyCache, source: Source, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""What operators do: checks, checklists, backup and restore, capacity. Runs beside the daemon, never inside it."""
