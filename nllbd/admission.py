@@ -122,8 +122,9 @@ class Admission:
     def work_ahead(self, ticket: Ticket) -> int:
         """Lane tokens that will be done before this job ends, its own not counted.
 
-        The scheduler is fair between requests: while this job gets its work done, another of its class (or above)
-        gets as much, but no more than it has left. So a line waits for a line's worth of a book, and a book for all.
+        The scheduler puts small requests first: of another one of its class (or above) there will be done as much as
+        this job's own work, if that is in the batch already, but no more than it has left. So a line waits for a line's
+        worth of a book, and a book for all.
         """
         return sum(min(other.work, ticket.work) for other in self._tickets if other.priority <= ticket.priority)
 

@@ -30,12 +30,15 @@ class SegmentKey(msgspec.Struct, frozen=True):
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """On whose behalf a segment is looked up. `deadline` is a `time.monotonic()` instant."""
+    """On whose behalf a segment is looked up. `deadline` is a `time.monotonic()` instant; `request_tokens` as in
+    SequenceRequest.
+    """
 
     deadline: float
     priority: Priority = Priority.INTERACTIVE
     client: str = ""
     request_id: str = ""
+    request_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +120,7 @@ class InflightTable:
             waiter.priority,
             waiter.client,
             waiter.request_id,
+            waiter.request_tokens,
         )
         (future,) = self._engine.submit((request,))
         flight = _Flight(seq_id, future, waiter.priority, waiter.deadline, [])

@@ -237,9 +237,11 @@ class Translator:
     async def _translate_segments(self, run: _Run, ticket: Ticket, events: EventOrder | None) -> None:
         """All segments, a window of them at a time: a long document must not fill the engine's inbox by itself."""
         missing = [item for item in run.segments.items() if item[0] not in run.done]
+        if events is None:  # who waits for the whole has it soonest when its longest segment is not begun last
+            missing.sort(key=lambda item: -item[1][1].num_tokens)
         pending = iter(missing)
         job = run.job
-        waiter = Waiter(run.deadline, job.priority, job.client, job.request_id)
+        waiter = Waiter(run.deadline, job.priority, job.client, job.request_id, ticket.num_tokens)
 
         async def work() -> None:
             for key, (index, segment) in pending:

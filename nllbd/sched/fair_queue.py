@@ -4,25 +4,32 @@ Between clients: deficit round robin on work, in the variant that serves a clien
 the last sequence overdraw it (M. Shreedhar and G. Varghese, "Efficient fair queuing using deficit round robin", 1995;
 the overdraft makes the next sequence known without knowing its cost, and bounds a turn to one sequence beyond the
 quantum). A client whose queue empties in debt keeps the debt until rounds have paid it.
-Inside a client: some sentences in turn from each of its requests, so that a document never starves a one-line request
-and yet, coming in whole batches, is not kept waiting for the last of them by every line that came later.
-Inside a request: arrival; what was preempted comes first.
+Inside a client: the request that is due first. It is due when as much work has come in as there was when it came, and
+OVERTAKING times its own size besides. So a line overtakes a document that waits, and does not stop it: what came later
+and goes sooner is never more than OVERTAKING times a request's own work. Of all orders, serving the smallest first has
+the shortest waits; this is it, with a bound on what it may cost the largest.
+Inside a request: arrival. What was preempted comes before all else of its client.
 
-Every operation is O(1), but for paying debts, which is O(1) per quantum of work that was served.
+Every operation is O(log n) in the requests of a client, but for paying debts, which is O(1) per quantum of work that
+was served.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from nllbd.sched.sequence import Sequence
 
 QUANTUM = 256
 """Work a client may do in its turn, in lane tokens: two or three sentences with four beams."""
 
-REQUEST_TURN = 512
-"""Work of one request before the client's next one has its turn, in lane tokens: some ten sentences with four beams."""
+OVERTAKING = 8
+"""How many times its own size a request may be overtaken by those of its client that came later."""
+
+_STALE_ENTRIES = 64  # so many requests that have left may stay in a heap of due times
 
 
 def work(seq: Sequence) -> int:
@@ -33,19 +40,98 @@ def work(seq: Sequence) -> int:
     return 0 if seq.started_at is not None else len(seq.source_ids) * seq.num_lanes
 
 
-class _Client:
-    """One client's waiting requests, each an ordered map of sequences, and its credit."""
+class _Flow:
+    """The waiting sequences of a request, in order. `size`: its work as far as is known; `due` moves with it."""
 
-    __slots__ = ("credit", "requests", "turn")
+    __slots__ = ("came", "due", "sequences", "size")
+
+    def __init__(self, arrived: int, size: int) -> None:
+        self.size = size
+        self.due = arrived + OVERTAKING * size
+        self.came = 0
+        self.sequences: OrderedDict[int, Sequence] = OrderedDict()
+
+    def push(self, seq: Sequence) -> None:
+        self.sequences[seq.seq_id] = seq
+        self.came += len(seq.source_ids) * seq.num_lanes
+        excess = self.came - self.size
+        if excess > 0:  # more than was announced
+            self.size += excess
+            self.due += OVERTAKING * excess
+
+
+class _Due(NamedTuple):
+    """An entry of the heap; stale once its flow is empty, too early when the flow's time has moved."""
+
+    due: int
+    ordinal: int
+    flow: _Flow
+
+
+class _Client:
+    """One client's waiting requests, in the order in which they are due, and its credit.
+
+    `resumed`: its sequences that were preempted; they wait before all others.
+    """
+
+    __slots__ = ("_arrived", "_heap", "_num_entries", "credit", "requests", "resumed")
 
     def __init__(self) -> None:
         self.credit = QUANTUM
-        self.turn = REQUEST_TURN  # of its first request
-        self.requests: OrderedDict[str, OrderedDict[int, Sequence]] = OrderedDict()
+        self.resumed: OrderedDict[int, Sequence] = OrderedDict()
+        self.requests: dict[str, _Flow] = {}
+        self._arrived = 0  # work of all requests that came
+        self._heap: list[_Due] = []
+        self._num_entries = 0
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.resumed or self.requests)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        yield from self.resumed.values()
+        for flow in self.requests.values():
+            yield from flow.sequences.values()
+
+    def push(self, seq: Sequence) -> None:
+        """Enter at the end of its request; a new request is put in its place among the others."""
+        flow = self.requests.get(seq.request.request_id)
+        if flow is None:
+            size = max(seq.request.request_tokens, len(seq.source_ids)) * seq.num_lanes
+            flow = self.requests[seq.request.request_id] = _Flow(self._arrived, size)
+            self._num_entries += 1
+            heapq.heappush(self._heap, _Due(flow.due, self._num_entries, flow))
+            self._arrived += size
+        flow.push(seq)
+
+    def next(self) -> Sequence:
+        """Whose turn it is. Somebody must wait."""
+        if self.resumed:
+            return next(iter(self.resumed.values()))
+        while True:
+            due, ordinal, flow = self._heap[0]
+            if not flow.sequences:
+                heapq.heappop(self._heap)
+            elif due < flow.due:
+                heapq.heapreplace(self._heap, _Due(flow.due, ordinal, flow))
+            else:
+                return next(iter(flow.sequences.values()))
+
+    def take(self, seq: Sequence) -> None:
+        """Remove a sequence, and its request if that was the last one. Raises KeyError."""
+        if self.resumed.pop(seq.seq_id, None) is not None:
+            return
+        flow = self.requests[seq.request.request_id]
+        del flow.sequences[seq.seq_id]
+        if not flow.sequences:
+            del self.requests[seq.request.request_id]
+            if len(self._heap) > 2 * len(self.requests) + _STALE_ENTRIES:
+                self._heap = [entry for entry in self._heap if entry.flow.sequences]
+                heapq.heapify(self._heap)
 
 
 class FairQueue:
-    """`peek` is stable: until the sequence it names is popped or removed, only a `push_front` can change it."""
+    """`peek` is stable: until the sequence it names is popped or removed, only a push can change it."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, _Client] = OrderedDict()
@@ -57,38 +143,31 @@ class FairQueue:
     def __iter__(self) -> Iterator[Sequence]:
         """All waiting sequences, in no promised order."""
         for client in self._clients.values():
-            for flow in client.requests.values():
-                yield from flow.values()
+            yield from client
 
     def push(self, seq: Sequence) -> None:
         """Enter at the end of its request."""
-        self._flow(seq)[seq.seq_id] = seq
+        self._client(seq).push(seq)
         self._size += 1
 
     def push_front(self, seq: Sequence) -> None:
         """Enter before all else of its client (it was preempted)."""
-        flow = self._flow(seq)
-        flow[seq.seq_id] = seq
-        flow.move_to_end(seq.seq_id, last=False)
-        self._clients[seq.request.client].requests.move_to_end(seq.request.request_id, last=False)
+        resumed = self._client(seq).resumed
+        resumed[seq.seq_id] = seq
+        resumed.move_to_end(seq.seq_id, last=False)
         self._size += 1
 
     def remove(self, seq: Sequence) -> None:
         """Leave from anywhere. Raises KeyError if it does not wait here."""
-        client = self._clients[seq.request.client]
-        flow = client.requests[seq.request.request_id]
-        del flow[seq.seq_id]
-        if not flow:
-            del client.requests[seq.request.request_id]
+        self._clients[seq.request.client].take(seq)
         self._forget_one()
 
     def peek(self) -> Sequence | None:
         """The sequence whose turn it is, or None when nothing waits."""
         while self._size:
             name, client = next(iter(self._clients.items()))
-            if client.requests and client.credit > 0:
-                flow = next(iter(client.requests.values()))
-                return next(iter(flow.values()))
+            if client.waits and client.credit > 0:
+                return client.next()
             if client.credit > 0:
                 del self._clients[name]
             else:
@@ -100,18 +179,10 @@ class FairQueue:
         seq = self.peek()
         if seq is None:
             raise IndexError("nothing waits")
-        name, request_id = seq.request.client, seq.request.request_id
+        name = seq.request.client
         client = self._clients[name]
-        flow = client.requests[request_id]
-        del flow[seq.seq_id]
+        client.take(seq)
         client.credit -= work(seq)
-        client.turn -= work(seq)
-        if not flow:
-            del client.requests[request_id]
-        elif client.turn <= 0:
-            client.requests.move_to_end(request_id)
-        if not flow or client.turn <= 0:
-            client.turn = REQUEST_TURN
         if client.credit <= 0:
             self._end_turn(name, client)
         self._forget_one()
@@ -121,17 +192,14 @@ class FairQueue:
         """Raise AssertionError if the count is off or an empty flow was left behind."""
         if sum(1 for _ in self) != self._size:
             raise AssertionError(f"{self._size} sequences counted, {sum(1 for _ in self)} queued")
-        if any(not flow for client in self._clients.values() for flow in client.requests.values()):
+        if any(not flow.sequences for client in self._clients.values() for flow in client.requests.values()):
             raise AssertionError("an empty request was left in a fair queue")
 
-    def _flow(self, seq: Sequence) -> OrderedDict[int, Sequence]:
+    def _client(self, seq: Sequence) -> _Client:
         client = self._clients.get(seq.request.client)
         if client is None:
             client = self._clients[seq.request.client] = _Client()
-        flow = client.requests.get(seq.request.request_id)
-        if flow is None:
-            flow = client.requests[seq.request.request_id] = OrderedDict()
-        return flow
+        return client
 
     def _end_turn(self, name: str, client: _Client) -> None:
         client.credit += QUANTUM

@@ -62,7 +62,8 @@ class SequenceRequest:
 
     `source_ids` is the full encoder input, language code and `</s>` included; `target_id` the forced first token.
     `deadline` is a `time.monotonic()` instant (system-wide on Linux, so it holds in the child process too).
-    `client` and `request_id` are the two levels of fairness; neither is a metrics label.
+    `client` and `request_id` are the two levels of fairness; neither is a metrics label. `request_tokens`: source tokens
+    of all that the request asks for, as small ones go before large ones; 0 = not known.
     """
 
     seq_id: int
@@ -73,6 +74,7 @@ class SequenceRequest:
     priority: Priority = Priority.INTERACTIVE
     client: str = ""
     request_id: str = ""
+    request_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ def _make_request(
     request_id: str = "",
     priority: Priority = Priority.INTERACTIVE,
     deadline: float = math.inf,
+    request_tokens: int = 0,
 ) -> SequenceRequest:
     source_ids = (200, *range(10, 10 + num_source - 2), 2)[:num_source]
     params = SearchParams(num_beams=num_beams, max_length=max_length)
-    return SequenceRequest(seq_id, source_ids, 201, params, deadline, priority, client, request_id)
+    return SequenceRequest(seq_id, source_ids, 201, params, deadline, priority, client, request_id, request_tokens)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nllbd.sched.fair_queue import QUANTUM, REQUEST_TURN, FairQueue, work
+from nllbd.sched.fair_queue import OVERTAKING, QUANTUM, FairQueue, work
 from nllbd.sched.sequence import Sequence
 
 Make = Callable[..., Sequence]
@@ -70,22 +70,61 @@ def test_clients_that_wait_get_equal_work(make_sequence: Make, items: list[tuple
         assert max(served.values()) - min(served.values()) <= 2 * (QUANTUM + largest)
 
 
-def test_requests_of_one_client_take_turns(make_sequence: Make) -> None:
+def test_a_line_overtakes_a_document_that_waits(make_sequence: Make) -> None:
     queue = FairQueue()
     for number in range(2000):
-        queue.push(make_sequence(number, request_id="document"))
+        queue.push(make_sequence(number, request_id="document"))  # its size is not announced: it shows
     drain(queue, 10)
     queue.push(make_sequence(5000, request_id="line"))
-    a_turn = REQUEST_TURN // work(make_sequence(0)) + 1
-    assert 5000 in {seq.seq_id for seq in drain(queue, a_turn + 1)}
+    assert queue.pop().seq_id == 5000
 
 
-def test_a_turn_is_a_bounded_amount_of_work(make_sequence: Make) -> None:
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=2, max_size=60))
+def test_what_overtakes_a_request_is_bounded_by_its_size(make_sequence: Make, items: list[tuple[int, int]]) -> None:
+    """Requests of one client arrive, each followed by some pops: later ones that began sooner are OVERTAKING times as
+    much at most."""
+    queue, begun = FairQueue(), []
+
+    def pop() -> None:
+        number = int(queue.pop().request.request_id)
+        if number not in begun:
+            begun.append(number)
+
+    for number, (num_sentences, num_pops) in enumerate(items):
+        for place in range(num_sentences):
+            queue.push(
+                make_sequence(100 * number + place, 10, request_id=str(number), request_tokens=10 * num_sentences)
+            )
+        for _ in range(min(num_pops, len(queue))):
+            pop()
+    while len(queue):
+        pop()
+    for place, number in enumerate(begun):
+        overtook = sum(items[other][0] for other in begun[:place] if other > number)
+        assert overtook <= OVERTAKING * items[number][0]
+
+
+def test_lines_do_not_stop_a_document(make_sequence: Make) -> None:
+    """One that never ends coming: the document's turn comes all the same."""
     queue = FairQueue()
-    for number in range(600):
-        queue.push(make_sequence(number, 20, 4, request_id="abc"[number % 3]))
-    turns = [[queue.pop().request.request_id for _ in range(7)] for _ in range(12)]
-    assert [set(turn) for turn in turns] == [{"a"}, {"b"}, {"c"}] * 4  # 7 × 80 is the first to reach 512
+    for number in range(30):
+        queue.push(make_sequence(number, 10, request_id="document", request_tokens=300))
+    for number in range(100, 100 + 30 * OVERTAKING + 1):
+        queue.push(make_sequence(number, 10, request_id=f"line{number}"))
+        if queue.pop().request.request_id == "document":
+            return
+    raise AssertionError("the document never had its turn")
+
+
+def test_what_has_left_does_not_fill_the_memory(make_sequence: Make) -> None:
+    queue = FairQueue()
+    queue.push(make_sequence(0, request_id="stays"))
+    for number in range(1, 5000):
+        seq = make_sequence(number, request_id=f"r{number}")
+        queue.push(seq)
+        queue.remove(seq)
+    (client,) = queue._clients.values()
+    assert len(client._heap) < 200
 
 
 def test_a_request_keeps_its_order(make_sequence: Make) -> None:
