@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",
         "model": "pull, list, describe, verify and quantize model folders",
+        "ops": "checklists, backup and restore, capacity, audit log",
     }
 )
 

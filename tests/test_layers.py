@@ -164,11 +164,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Beside the daemon: what operators run.
     "ops": {
+        "accounts",
         "checkpoint",
         "config",
         "errors",
         "pull",
         "redis_wire",
+        "store",
+        "store.records",
         "weight_files",
     },
     "commands": {

@@ -4,7 +4,6 @@ do where something is wrong. Exit code 1 if anything would keep the daemon from 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import resource
 import shutil
@@ -12,48 +11,27 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
 
 import psutil
 
 from nllbd.checkpoint import read_checkpoint, resolve_model
+from nllbd.commands.doctor_services import TIMEOUT_S, Finding, check_database, check_rates, check_redis, existing
 from nllbd.commands.options import add_settings, settings_from
 from nllbd.commands.output import Progress, human_bytes, print_line
 from nllbd.config import Settings, state_folder
-from nllbd.config.kinds import mask_url
 from nllbd.errors import CheckpointError
-from nllbd.redis_wire import RedisProblem, look_at
 from nllbd.text.tokenizer import Tokenizer
 from nllbd.weight_files import check_shapes, read_headers, weight_files
 
 _MIN_FREE_DISK = 1 << 30
 _MIN_OPEN_FILES = 4096
-_TIMEOUT_S = 3.0
 _TORCH_TIMEOUT_S = 60.0
 _ASK_TORCH = """
 import torch
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 print(torch.__version__, *names, sep="|")
 """
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check saw. `advice` says what to do unless the verdict is ok."""
-
-    verdict: Verdict
-    subject: str
-    seen: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.verdict:4}  {self.subject:9} {self.seen}"
-        return f"{line}: {self.advice}" if self.advice else line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,51 +139,15 @@ def _can_listen_unix(subject: str, path: Path) -> Finding:
 
 def _is_taken(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=_TIMEOUT_S):
+        with socket.create_connection((host, port), timeout=TIMEOUT_S):
             return True
     except OSError:
         return False
 
 
-def check_redis(settings: Settings) -> Finding:
-    """Redis lets us in, and when it is full it forgets rather than refuses."""
-    if settings.redis_url is None:
-        return Finding("ok", "redis", "none is set: nothing is shared between hosts")
-    where = mask_url(settings.redis_url)
-    try:
-        facts = asyncio.run(look_at(settings.redis_url, _TIMEOUT_S))
-    except (RedisProblem, ValueError, KeyError) as error:
-        return Finding(
-            "warn", "redis", f"{where} does not serve us ({error})", "nllbd does without: start it, or check redis_url"
-        )
-    seen = f"{where} answers, version {facts.version}"
-    if facts.max_memory_bytes == 0:
-        return Finding("warn", "redis", f"{seen}, without a bound on its memory", "set maxmemory")
-    seen += f", {human_bytes(facts.max_memory_bytes)}, {facts.policy}"
-    if facts.policy == "noeviction":
-        advice = "for the cache set maxmemory-policy allkeys-lru: a full one refuses what is new"
-        return Finding("warn", "redis", seen, advice)
-    return Finding("ok", "redis", seen)
-
-
-def check_database(settings: Settings) -> Finding:
-    """The database's server accepts a connection, or the folder of its file can be written."""
-    if settings.database_url is None:
-        return _writable("database", state_folder())
-    url = urlsplit(settings.database_url)
-    if url.scheme.startswith("sqlite"):
-        return _writable("database", Path(url.path.removeprefix("/") if url.path != "//" else "/").parent)
-    where = mask_url(settings.database_url)
-    try:
-        socket.create_connection((url.hostname or "localhost", url.port or 5432), timeout=_TIMEOUT_S).close()
-    except OSError as error:
-        return Finding("fail", "database", f"{where} cannot be reached ({error})", "start it, or check database_url")
-    return Finding("ok", "database", f"{where} accepts connections")
-
-
 def check_disk(settings: Settings) -> Finding:
     """Room where models are pulled to."""
-    folder = _existing(settings.model_dir or state_folder())
+    folder = existing(settings.model_dir or state_folder())
     free = shutil.disk_usage(folder).free
     seen = f"{human_bytes(free)} free in {folder}"
     if free < _MIN_FREE_DISK:
@@ -239,18 +181,6 @@ def check_limits(settings: Settings) -> Finding:
     return Finding("ok", "limits", f"{soft} open files")
 
 
-def _writable(subject: str, folder: Path) -> Finding:
-    existing = _existing(folder)
-    if os.access(existing, os.W_OK | os.X_OK):
-        return Finding("ok", subject, f"{folder} is writable" if existing == folder else f"{folder} can be made")
-    return Finding("fail", subject, f"{existing} is not writable", "give it to the user that runs nllbd")
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(it for it in (folder.absolute(), *folder.absolute().parents) if it.exists())
-
-
 #: In the order in which a start would meet them.
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (
     check_model,
@@ -258,6 +188,7 @@ CHECKS: tuple[Callable[[Settings], Finding], ...] = (
     check_port,
     check_metrics_port,
     check_redis,
+    check_rates,
     check_database,
     check_disk,
     check_memory,

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from nllbd.commands import ops_backup
+from nllbd.commands import ops_backup, ops_checks
 
-_GROUPS = (ops_backup,)
+_GROUPS = (ops_checks, ops_backup)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

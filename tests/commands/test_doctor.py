@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from nllbd.checkpoint import DEMO_FOLDER
 from nllbd.cli import main
-from nllbd.commands import doctor
+from nllbd.commands import doctor, doctor_services
 from nllbd.commands.doctor import CHECKS, Finding
 from nllbd.config import Settings
 
@@ -124,6 +126,37 @@ def _answer_once(server: socket.socket, answer: bytes) -> None:
 def test_redis_that_is_away(tmp_path: Path) -> None:
     assert doctor.check_redis(Settings(redis_url=f"unix://{tmp_path}/gone.sock")).verdict == "warn"
     assert doctor.check_redis(Settings()).verdict == "ok"
+
+
+@pytest.mark.parametrize(("policy", "verdict"), [("noeviction", "ok"), ("allkeys-lru", "warn")])
+def test_redis_of_rate_limits(start_redis: Any, policy: str, verdict: str) -> None:
+    url = start_redis(requirepass="hunter2", maxmemory="64mb", maxmemory_policy=policy).url
+    finding = doctor.check_rates(Settings(rate_limit_redis_url=url))
+    assert (finding.verdict, policy in finding.seen) == (verdict, True)
+    assert "hunter2" not in str(finding)
+
+
+def test_redis_of_rate_limits_that_is_away_or_none(tmp_path: Path) -> None:
+    finding = doctor.check_rates(Settings(rate_limit_redis_url=f"unix://{tmp_path}/gone.sock"))
+    assert (finding.verdict, "rate_limit_redis_url" in finding.advice) == ("warn", True)
+    assert doctor.check_rates(Settings()).verdict == "ok"
+    assert doctor.check_rates in doctor.CHECKS
+
+
+def test_a_database_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    path = tmp_path / "nllbd.db"
+    assert main(["keys", "create", "ada"]) == 0
+    for settings in (Settings(), Settings(database_url=f"sqlite+aiosqlite:///{path}")):
+        assert "1 keys in it" in doctor.check_database(settings).seen
+    monkeypatch.setattr(doctor_services, "TIMEOUT_S", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        assert (doctor.check_database(Settings()).verdict) == "fail"
+    path.write_bytes(b"no database" * 1000)
+    finding = doctor.check_database(Settings())
+    assert (finding.verdict, "not a database" in finding.seen, "503" in finding.advice) == ("fail", True, True)
 
 
 def test_database(taken_port: int, tmp_path: Path) -> None:

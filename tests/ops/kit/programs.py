@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,10 @@ _T = TypeVar("_T")
 
 
 def find(name: str) -> Path | None:
-    """A program on PATH, or where Debian keeps those that are not for everybody; the newest of several."""
+    """A program of this environment, on PATH, or where Debian keeps those not for everybody; the newest of several."""
+    environment = os.path.dirname(sys.executable)
     folders = [folder for place in _PLACES for folder in sorted(glob.glob(place), reverse=True)]
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *folders]))
+    found = shutil.which(name, path=os.pathsep.join([environment, os.environ.get("PATH", os.defpath), *folders]))
     return Path(found) if found else None
 
 
