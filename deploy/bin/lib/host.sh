@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# What a host needs beside the release: account, folders, settings, secrets, units.
+
+share_of() { printf '%s/releases/%s/share' "$NLLBD_HOME" "$1"; }
+
+# share VERSION: where its units and scripts lie; before the release is made (--dry-run), the source.
+share() {
+  local folder
+  folder=$(share_of "$1")
+  if [ -d "$folder" ]; then printf '%s' "$folder"; else printf '%s' "$SOURCE"; fi
+}
+
+ready_account() {
+  put /etc/sysusers.d/nllbd.conf 644 <"$1/systemd/sysusers.d/nllbd.conf"
+  put /etc/tmpfiles.d/nllbd.conf 644 <"$1/systemd/tmpfiles.d/nllbd.conf"
+  id -u nllbd >/dev/null 2>&1 || change "make the account nllbd" systemd-sysusers nllbd.conf
+  if [ ! -d "$SETTINGS/credentials" ] || [ ! -d /var/lib/nllbd ]; then change "make the folders" make_folders; fi
+}
+
+make_folders() { systemd-tmpfiles --create nllbd.conf; }
+
+ready_settings() {
+  if [ ! -e "$SETTINGS/nllbd.toml" ]; then
+    sed "s|@MODEL@|$MODEL|; s|@METRICS_HOST@|${LISTEN:-127.0.0.1}|; s|@PROXIES@|$(quoted_list "$PROXIES")|" \
+      "$(dirname "${BASH_SOURCE[0]}")/../settings.toml" | put "$SETTINGS/nllbd.toml" 644
+  fi
+  local name
+  for name in api_key jwt_secret cache_secret; do
+    [ -e "$SETTINGS/credentials/$name" ] || change "make a secret: $SETTINGS/credentials/$name" make_secret "$name"
+  done
+}
+
+quoted_list() { # 10.0.0.1,10.0.0.2 → "10.0.0.1", "10.0.0.2"
+  [ -z "$1" ] || printf '"%s"' "${1//,/\", \"}"
+}
+
+make_secret() { # never on a command line, never readable to others
+  (umask 077 && head -c 48 /dev/urandom | base64 -w 0 | tr '+/' '-_' >"$SETTINGS/credentials/$1.new")
+  mv "$SETTINGS/credentials/$1.new" "$SETTINGS/credentials/$1"
+}
+
+# The units of a release. Those of another one are replaced, and systemd reads them anew.
+ready_units() {
+  local name before=$CHANGES
+  for name in $(cd "$1/systemd" && ls -d nllbd*.*); do
+    put "/etc/systemd/system/$name" 644 <"$1/systemd/$name"
+  done
+  if [ -n "$LISTEN" ]; then listen_on "$LISTEN"; fi
+  [ "$CHANGES" = "$before" ] || change "have systemd read its units" systemctl daemon-reload
+}
+
+listen_on() {
+  local address=$1
+  case $address in *:*) address="[$address]" ;; esac
+  printf '# Written by install.sh --listen.\n[Socket]\nListenStream=\nListenStream=%s:8000\n' "$address" |
+    put /etc/systemd/system/nllbd.socket.d/listen.conf 644
+}
+
+# Commands and scripts follow the release in use.
+ready_commands() {
+  place /usr/local/bin/nllbd "$NLLBD_HOME/current/bin/nllbd"
+  place "$LIBRARY/deploy" "$NLLBD_HOME/current/share/deploy"
+  local name
+  for name in backup backup-verify restore; do
+    place "$LIBRARY/$name" "$NLLBD_HOME/current/share/deploy/backup/$name"
+  done
+}
