@@ -172,6 +172,7 @@ class Accounts:
                     reason = error.message if isinstance(error, NllbdError) else type(error).__name__
                     logger.error("the database cannot be opened; stored keys are refused", reason=reason)
                 self._failed.set()
+            self._report()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_RETRY_S)
 

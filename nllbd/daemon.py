@@ -44,6 +44,7 @@ from nllbd.metrics import CONFIG_RELOADS, MAX_WAITING_SEGMENTS, MAX_WAITING_TOKE
 from nllbd.redis_client import RedisLink
 from nllbd.security.guard import notes as security_notes
 from nllbd.sockets import Listener, bind, check_exposure, sort_inherited
+from nllbd.standing import Standing
 from nllbd.systemd import Notifier, inherit_sockets
 from nllbd.text.detect import Detector
 from nllbd.text.tokenizer import Tokenizer
@@ -56,7 +57,6 @@ SILENT_GRACE_S = 1.0
 SETTLE_S = 0.05
 #: How long a response that is ready may take to reach its client once everything else is done.
 _FLUSH_S = 5.0
-_EXTEND_EVERY_S = 5.0
 _GC_THRESHOLD = 20_000  # new objects between two collections: some megabytes at the most
 
 logger = log.get_logger(__name__)
@@ -100,6 +100,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._context: AppContext
         self._engine: ProcessEngine
+        self._standing: Standing
         self._cache: SegmentCache
         self._redis: RedisLink | None = None
         self._rate_redis: RedisLink | None = None
@@ -144,6 +145,7 @@ class Daemon:
         tokenizer = Tokenizer(checkpoint)
         detector = Detector(tokenizer.languages, settings.detect_threshold, settings.detect_model)
         self._engine = ProcessEngine(engine_config(settings, checkpoint))
+        self._standing = Standing(self._notifier, self._engine, self._lifecycle, checkpoint.name)
         metrics = Metrics(self._engine, checkpoint.name, checkpoint.fingerprint)
         metrics.watch_settings(lambda: self._settings.fingerprint)
         metrics.set(MAX_WAITING_TOKENS, settings.max_waiting_tokens)
@@ -213,8 +215,9 @@ class Daemon:
     async def _start_engine(self) -> EngineInfo | None:
         """The engine's description once it is ready; None if we are told to stop before."""
         self._closers.append(self._stop_engine)
-        self._spawn(self._feed_watchdog())
-        patience = self._spawn(self._ask_for_time())
+        self._spawn(self._standing.feed_watchdog())
+        self._spawn(self._standing.tell_load())
+        patience = self._spawn(self._standing.ask_for_time())
         await self._engine.start()
         self._closers.append(self._close_cache)
         for link in filter(None, (self._redis, self._rate_redis)):
@@ -248,7 +251,8 @@ class Daemon:
             needs_key=not self._context.guard.lets_anonymous_in,
             start_s=self._lifecycle.uptime_s,
         )
-        self._notifier.ready(f"serving {announcement.model} on {announcement.url}")
+        self._standing.serving = f"serving {announcement.model} on {announcement.url}"
+        self._standing.ready()
         if sys.stdout.isatty() and self._settings.log_format != "json":
             sys.stdout.write(announcement.for_people())
             sys.stdout.flush()
@@ -257,22 +261,9 @@ class Daemon:
 
     # While it runs
 
-    async def _feed_watchdog(self) -> None:
-        """Only this loop's turning and a healthy engine keep systemd from restarting us."""
-        interval_s = self._notifier.watchdog_s
-        while interval_s is not None:
-            if self._engine.healthy:
-                self._notifier.watchdog()
-            await asyncio.sleep(interval_s / 3)
-
-    async def _ask_for_time(self) -> None:
-        """Loading a large model may outlast systemd's patience with a start."""
-        while True:
-            self._notifier.extend_timeout(3 * _EXTEND_EVERY_S)
-            await asyncio.sleep(_EXTEND_EVERY_S)
-
     async def _reload_settings(self) -> None:
-        self._notifier.reloading()
+        if self._lifecycle.is_ready:
+            self._notifier.reloading()
         try:
             fresh = await asyncio.to_thread(self._reload)
             settings, cold = self._settings.reloaded(fresh)
@@ -280,7 +271,9 @@ class Daemon:
         except NllbdError as error:
             logger.error("settings not reloaded", reason=error.message)
             self._context.metrics.add(CONFIG_RELOADS, result="failed")
+            self._standing.complaint = f"settings not reloaded: {error.message}"
         else:
+            self._standing.complaint = ""
             self._settings = settings
             log.set_level(self._settings.log_level)
             logger.info("settings reloaded", need_restart=cold)
@@ -289,7 +282,7 @@ class Daemon:
             if self._context.accounts.is_open:
                 await self._context.accounts.keys.refresh()
         if self._lifecycle.is_ready:
-            self._notifier.ready()
+            self._standing.ready()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

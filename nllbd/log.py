@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -22,10 +23,12 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from nllbd.journal import journal_stream
 from nllbd.log_writer import LogWriter
 
 ROOT = "nllbd"
 _MAX_FRAMES = 30
+_STDERR = 2
 #: Field names that could only hold text of a user; dropped wherever they appear.
 FORBIDDEN_FIELDS = frozenset({"text", "texts", "translation", "translated_text", "body", "source", "output", "query"})
 
@@ -54,11 +57,13 @@ class LogOutput:
 
 
 def configure(level: str = "INFO", log_format: str = "auto", stream: TextIO | None = None) -> LogOutput:
-    """Send all logging of the process to `stream` (default standard error). Call once, in the process's main module.
+    """Send all logging of the process to `stream` (default standard error; as entries where that is the journal). Call
+    once, in the process's main module.
 
     `log_format`: `json`, `console`, or `auto` = console on a terminal.
     """
-    stream = stream or sys.stderr
+    if stream is None:
+        stream = journal_stream(os.environ, _STDERR) or sys.stderr
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
     formatter = _formatter(as_json, stream.isatty())
     writer = LogWriter(stream, lambda count: formatter.format(_told("log lines were dropped", dropped=count)))

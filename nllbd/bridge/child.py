@@ -83,6 +83,7 @@ class Child:
     Attributes:
         is_ready: the engine is built.
         in_step: ids of the sequences in the last step that it began.
+        progress_at: when it last showed that it does what it is for: became ready, began a step, delivered.
         num_outcomes: how much it has delivered.
     """
 
@@ -95,7 +96,7 @@ class Child:
         self._beats: tuple[int, int] = (0, 0)  # a step, and how many heartbeats came while it lasted
         self._verdict: asyncio.Future[Death | None] = asyncio.get_running_loop().create_future()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._started_at = self._heard_at = time.monotonic()
+        self._started_at = self._heard_at = self.progress_at = time.monotonic()
         self._start_error: tuple[str, str] | None = None
         self.is_ready = False
         self.in_step: tuple[int, ...] = ()
@@ -171,12 +172,15 @@ class Child:
             case Report():
                 if message.in_step is not None:
                     self.in_step = message.in_step
+                if message.in_step or message.outcomes:
+                    self.progress_at = self._heard_at
                 self.num_outcomes += len(message.outcomes)
                 self._listener.on_report(message)
             case Heartbeat():
                 self._on_heartbeat(message)
             case Ready():
                 self.is_ready = True
+                self.progress_at = self._heard_at
                 self._listener.on_ready(message.info)
             case StartFailed():
                 self._start_error = (message.code, message.message)
@@ -187,6 +191,8 @@ class Child:
         """Judge the step that lasts. Time in which a frozen or starved child could not even beat does not count."""
         self._pace.record(beat.num_steps, beat.longest_s)
         step, num_beats = self._beats
+        if beat.step != step:
+            self.progress_at = self._heard_at
         self._beats = (beat.step, num_beats + 1 if beat.step == step and beat.step_s else 1)
         limit_s = self._pace.limit_s(on_trial=self._listener.is_hang_trial())
         if beat.step_s > limit_s and self._beats[1] * self._limits.heartbeat_s > limit_s / 2:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from operator import add
@@ -25,6 +26,7 @@ from nllbd.sched.sequence import FinishReason, Priority, SequenceOutcome, Sequen
 
 _log = logging.getLogger(__name__)
 _MAX_WORK_TOKENS = 50_000  # of one message to the child: some 200 kB
+_STUCK_STEPS = 2.0  # of the longest that a step may last
 _START_ERRORS: dict[str, type[NllbdError]] = {kind.code: kind for kind in (CheckpointError, ConfigError)}
 _UNSENDABLE = (CodecError, ValueError, TypeError, OverflowError)
 
@@ -65,6 +67,7 @@ class ProcessEngine:
         self._proof: asyncio.TimerHandle | None = None
         self._setbacks = Setbacks()
         self._failure = ""
+        self._busy_since = 0.0  # when there last began to be unfinished sequences
         self._past = EngineStats()  # of the children that are gone
         self._stats = EngineStats()  # of the present one
         self.num_restarts = 0
@@ -81,8 +84,19 @@ class ProcessEngine:
 
     @property
     def healthy(self) -> bool:
-        """False when deaths repeat without any progress: time for whoever supervises the daemon to step in."""
-        return self._state is not EngineState.FAILED and self._setbacks.fruitless < self._policy.max_fruitless
+        """False when deaths repeat without any progress, or when there is work, an engine, and no step: time for
+        whoever supervises the daemon to step in."""
+        in_vain = self._setbacks.fruitless >= self._policy.max_fruitless
+        return self._state is not EngineState.FAILED and not in_vain and not self._is_stuck()
+
+    def _is_stuck(self) -> bool:
+        """Whether the child neither works nor dies: nothing that it says of itself gives it away, so that `Child`
+        finds no fault with it."""
+        child = self._child
+        if child is None or not child.is_ready or not len(self._ledger):
+            return False
+        since = max(child.progress_at, self._busy_since)
+        return time.monotonic() - since > _STUCK_STEPS * self._limits.step_s
 
     @property
     def failure(self) -> str:
@@ -150,6 +164,8 @@ class ProcessEngine:
     def submit(self, requests: Iterable[SequenceRequest]) -> list[asyncio.Future[SequenceOutcome]]:
         """Queue sequences, all or none (OVERLOADED). Known killers are FAILED at once, all are when the engine is."""
         batch = list(requests)
+        if not len(self._ledger):
+            self._busy_since = time.monotonic()
         futures = self._ledger.add(batch)
         for request in batch:
             if self._state in (EngineState.STOPPED, EngineState.FAILED):

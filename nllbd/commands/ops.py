@@ -11,11 +11,13 @@ Exit code 1: a check failed, or the action did.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
-from nllbd.commands import ops_backup, ops_checks
+from nllbd.commands import ops_backup, ops_capacity, ops_checks
+from nllbd.ops import layout
 
-_GROUPS = (ops_checks, ops_backup)
+_GROUPS = (ops_checks, ops_capacity, ops_backup)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    layout.adopt(os.environ)
     act: Callable[[argparse.Namespace], int] = args.act
     return act(args)

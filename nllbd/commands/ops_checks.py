@@ -111,7 +111,7 @@ def _write_metrics(file: Path, checklist: Checklist) -> None:
     ]
     samples.append(Sample("nllbd_check_ok", float(not checklist.failed), {"check": checklist.kind}))
     try:
-        write_samples(file, samples, _HELPS, keep=True)
+        write_samples(file, samples, _HELPS, keep=".")
     except OSError as error:
         raise NllbdError(f"{error.filename}: {error.strerror}") from None
 

@@ -25,12 +25,11 @@ class Sample:
         return f"{self.name}{{{labels}}}" if labels else self.name
 
 
-def write_samples(file: Path, samples: Iterable[Sample], helps: Mapping[str, str], *, keep: bool = False) -> None:
-    """Put `samples` into `file`. `helps`: name → help of every metric. `keep`: other series that it had stay in it.
-
-    Raises OSError.
+def write_samples(file: Path, samples: Iterable[Sample], helps: Mapping[str, str], *, keep: str = "") -> None:
+    """Put `samples` into `file`. `helps`: name → help of every metric. `keep`: a pattern; other series that the file
+    had stay in it if the pattern is found in them. Raises OSError.
     """
-    series = read_samples(file) if keep else {}
+    series = {name: value for name, value in read_samples(file).items() if keep and re.search(keep, name)}
     series |= {sample.series: sample.value for sample in samples}
     lines: list[str] = []
     for name in sorted(helps):

@@ -361,3 +361,24 @@ def test_no_orphan_survives_the_parent_not_even_a_hanging_one() -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         child.wait(10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_an_engine_that_lives_but_does_not_step_is_no_healthy_one(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It beats, it is between two steps, nothing of it can be blamed; the work never reaches it."""
+    limits = Limits(heartbeat_s=0.05, step_s=0.2, silent_s=60.0)
+    async with running(kit.config(), limits=limits) as engine:
+        (done,) = engine.submit([kit.request(engine, 40, 41)])
+        await done
+        await asyncio.sleep(0.5)
+        assert engine.healthy, "idle is not stuck"
+        child = engine._child
+        assert child is not None
+        monkeypatch.setattr(type(child), "send", lambda self, work: None)
+        (lost,) = engine.submit([kit.request(engine, 42)])
+        assert engine.healthy, "it has its time"
+        await kit.until(lambda: not engine.healthy, within_s=5.0)
+        assert not lost.done()
+        engine.abort([engine.next_seq_id() - 1])
+        assert engine.healthy, "nobody waits for anything"

@@ -51,6 +51,7 @@ class _Run:
     pieces: list[Piece] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    kinds: tuple[str, ...] = ()
 
 
 def back_up(plan: Plan, say: Say) -> Manifest:
@@ -62,7 +63,9 @@ def back_up(plan: Plan, say: Say) -> Manifest:
         restic.unlock()
         settings = read_settings(plan)
         run = _Run(plan, settings, restic, say, datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"))
-        for kind, store in _steps(run):
+        steps = _steps(run)
+        run.kinds = (*(kind for kind, _ in steps), MANIFEST)
+        for kind, store in steps:
             _store(run, kind, store)
         if run.failures:
             raise BackupError(f"no backup was made: {'; '.join(run.failures)}")
@@ -135,13 +138,14 @@ def _store(run: _Run, kind: str, store: Callable[[], Piece]) -> None:
     labels = {"kind": kind}
     values = (time.time(), took_s, piece.num_bytes)
     samples = [Sample(name, round(value, 3), labels) for name, value in zip(HELPS, values, strict=True)]
-    write_metrics(run.plan, METRICS_FILE, samples, HELPS)
+    of_this_plan = "|".join(f'kind="{it}"' for it in run.kinds)  # what is no longer backed up is not late for ever
+    write_metrics(run.plan, METRICS_FILE, samples, HELPS, keep=of_this_plan)
 
 
-def write_metrics(plan: Plan, name: str, samples: list[Sample], helps: dict[str, str]) -> None:
+def write_metrics(plan: Plan, name: str, samples: list[Sample], helps: dict[str, str], keep: str = "") -> None:
     """Where node_exporter reads them; nowhere if there is no such folder."""
     if plan.textfiles.is_dir():
-        write_samples(plan.textfiles / name, samples, helps, keep=True)
+        write_samples(plan.textfiles / name, samples, helps, keep=keep)
 
 
 def _files(run: _Run) -> Piece:

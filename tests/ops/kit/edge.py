@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ def install(folder: Path, servers: list[str], *options: str, unlimited: bool = T
         command += ["--address", "127.0.0.1"]
     for name, port in ports.items():
         command += [f"--{name.replace('_', '-')}", str(port)]
+    if "--user" not in options:  # workers must read pages in a folder that is nobody else's
+        command += ["--user", getpass.getuser()]
     command += [word for name in NAMES for word in ("--server-name", name)]
     command += [word for server in servers for word in ("--server", server)]
     if unlimited:

@@ -70,10 +70,11 @@ class Nginx:
         return _children(self.process.pid)
 
     def reload(self) -> None:
-        """HUP, and return when workers with the new configuration have taken over."""
+        """HUP, and return when workers with the new configuration have taken over, and the former take nothing new."""
         former = self.workers()
         self.process.send_signal(signal.SIGHUP)
         self._wait(lambda: bool(self.workers() - former), "new workers")
+        self._wait(lambda: not any(map(_serves, former)), "end of the former workers' serving")
 
     def wait_old_workers_gone(self, former: set[int], within_s: float = 60.0) -> None:
         """Return when the workers of `former` have finished what they had in flight."""
@@ -129,6 +130,14 @@ class Nginx:
             assert self.process.poll() is None, f"nginx ended with {self.process.returncode}:\n{self.output}"
             assert time.monotonic() < end, f"no {what} within {within_s} s:\n{self.output}"
             time.sleep(0.02)
+
+
+def _serves(pid: int) -> bool:
+    """Whether this worker takes requests: it exists and is not shutting down."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").endswith(b"worker process")
+    except OSError:
+        return False
 
 
 def _children(pid: int) -> set[int]:
