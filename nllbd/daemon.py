@@ -298,7 +298,7 @@ class Daemon:
         self._notifier.stopping("draining")
         self._notifier.extend_timeout(timeout_s + 3 * _FLUSH_S)
         logger.info("draining", in_flight=self._lifecycle.num_in_flight, timeout_s=timeout_s)
-        await asyncio.sleep(0)  # takes in what waits in the backlog of our own socket, which goes away with it
+        await self._http.take_in_backlog()
         self._http.stop_accepting()
         self._lifecycle.advance(LifecycleState.DRAINING)
         quiet = asyncio.ensure_future(self._wait_quiet())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,6 +12,10 @@ from aiohttp import web
 from nllbd.sockets import Listener
 
 BACKLOG = 1024
+#: So many connections are accepted in a turn of the loop: a listening descriptor gives uvloop one a turn, and when
+#: turns are long and clients many, those in the backlog would wait for a second and more.
+ACCEPTERS = 16
+_BACKLOG_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +34,16 @@ class Endpoint:
                 continue
             serve = loop.create_unix_server if listener.unix_path else loop.create_server
             assert self.runner.server is not None
-            self.servers.append(await serve(self.runner.server, sock=listener.sock, backlog=BACKLOG))
+            for sock in (listener.sock, *(listener.sock.dup() for _ in range(1, ACCEPTERS))):
+                self.servers.append(await serve(self.runner.server, sock=sock, backlog=BACKLOG))
+
+    async def take_in_backlog(self) -> None:
+        """Accept what waits in the backlogs of our own sockets, which go away with them."""
+        ends = time.monotonic() + _BACKLOG_S
+        own = [listener.sock for listener in self.listeners if not listener.is_inherited]
+        while own and select.select(own, (), (), 0)[0] and time.monotonic() < ends:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # what was accepted last is told to aiohttp in the next turn
 
     def stop_accepting(self) -> None:
         """Close our descriptors. What an inherited socket's backlog holds is left to whoever shares it."""

@@ -62,8 +62,8 @@ class SequenceRequest:
 
     `source_ids` is the full encoder input, language code and `</s>` included; `target_id` the forced first token.
     `deadline` is a `time.monotonic()` instant (system-wide on Linux, so it holds in the child process too).
-    `client` and `request_id` are the two levels of fairness; neither is a metrics label. `request_tokens`: source tokens
-    of all that the request asks for, as small ones go before large ones; 0 = not known.
+    `client` and `request_id` are the two levels of fairness; neither is a metrics label. `request_tokens`: the source
+    tokens of all that the request asks for, as small ones go before large ones; 0 = not known.
     """
 
     seq_id: int
