@@ -40,8 +40,17 @@ class _OneKey:
     def __init__(self, record: KeyRecord) -> None:
         self._record = record
 
-    async def key_changes(self, since: int | None) -> KeyChanges:
-        return KeyChanges(1, (self._record,), frozenset(), is_complete=True)
+    async def key_generation(self) -> int:
+        return 1
+
+    async def key_changes(self, since: int) -> KeyChanges:
+        return KeyChanges(since, (), frozenset())
+
+    async def key_page(self, after_id: str) -> tuple[KeyRecord, ...]:
+        return (self._record,) if after_id == "" else ()
+
+    async def revoked_sessions_page(self, after_id: str) -> tuple[str, ...]:
+        return ()
 
 
 def main() -> None:

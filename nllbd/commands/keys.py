@@ -246,7 +246,7 @@ def _as_row(key: KeyRecord, now: datetime, used: int) -> tuple[str, ...]:
 
 
 def _status(key: KeyRecord, now: datetime) -> str:
-    if key.revoked_at is not None and key.revoked_at <= now:
+    if key.revoked_at is not None:
         return "revoked"
     return "active" if key.is_active(now) else "expired"
 

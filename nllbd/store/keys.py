@@ -1,9 +1,13 @@
 """The stored keys as requests see them: in memory, at most 5 s behind the database. Knows no database and no HTTP.
 
-All active keys are held; a poll fetches what changed. So a known key costs no query, and neither does an unknown one
-beyond a few shared ones a second: a key that is not here may have been made a moment ago, so the database is asked
-once more before the answer is no. While the database is away the keys held go on working for `MAX_STALE_S`; a key that
-is not held is then answered with StoreUnavailable (503), for nobody knows.
+All keys that were not revoked are held; a poll fetches what changed. So a known key costs no query, and neither does an
+unknown one beyond a few shared ones a second: a key that is not here may have been made a moment ago, so the database
+is asked once more before the answer is no. While the database is away the keys held go on working for `MAX_STALE_S`; a
+key that is not held is then answered with StoreUnavailable (503), for nobody knows.
+
+All keys are looked at when the cache begins, after an outage and now and then, page by page beside the polls: however
+many there are, neither the event loop nor a revocation waits for it. Whether a key has expired is found out when it is
+asked for, so that a clock that was wrong for a while leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nllbd import log
 from nllbd.errors import NllbdError, StoreUnavailable
@@ -26,16 +31,35 @@ POLL_S = 2.0
 MAX_STALE_S = 3600.0
 #: A full look now and then: a database restored from a backup may count its changes anew.
 FULL_EVERY_S = 300.0
+_RETRY_S = 10.0
+_COUNT_EVERY_S = 30.0
+_BREATH_S = 0.002  # what others get between two pages of a full look
+_SLICE = 500  # keys in memory that are gone through without a pause
 _MIN_INTERVAL_S = 0.2
 _REFRESH_S = 2.5
 
 logger = log.get_logger(__name__)
+T = TypeVar("T")
 
 
 class KeySource(Protocol):
     """The part of the store that is read here."""
 
-    async def key_changes(self, since: int | None) -> KeyChanges: ...
+    async def key_generation(self) -> int: ...
+
+    async def key_changes(self, since: int) -> KeyChanges: ...
+
+    async def key_page(self, after_id: str) -> tuple[KeyRecord, ...]: ...
+
+    async def revoked_sessions_page(self, after_id: str) -> tuple[str, ...]: ...
+
+
+@dataclass(slots=True)
+class _Ids:
+    """What changed while all keys are looked at: newer than what that look finds."""
+
+    keys: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
 
 
 def _utc_now() -> datetime:
@@ -43,7 +67,7 @@ def _utc_now() -> datetime:
 
 
 class KeyCache:
-    """Active keys by digest and id, and sessions that were revoked. One event loop.
+    """Keys by digest and id, and sessions that were revoked. One event loop.
 
     Without `attach` nothing is known, and every look-up of a stored key's text raises StoreUnavailable.
     """
@@ -54,10 +78,14 @@ class KeyCache:
         self._source: KeySource | None = None
         self._by_digest: dict[bytes, KeyRecord] = {}
         self._by_id: dict[str, KeyRecord] = {}
-        self._revoked_sessions: frozenset[str] = frozenset()
+        self._revoked_sessions: set[str] = set()
         self._generation: int | None = None
         self._confirmed_at: float | None = None
-        self._full_at = 0.0
+        self._full_at = -math.inf
+        self._looking: asyncio.Task[None] | None = None
+        self._changed: _Ids | None = None
+        self._num_active = 0
+        self._counted_at = -math.inf
         self._failed_at: float | None = None
         self._refreshing: asyncio.Task[bool] | None = None
         self._began_at = -math.inf
@@ -70,8 +98,8 @@ class KeyCache:
 
     @property
     def num_keys(self) -> int:
-        """Active keys held."""
-        return len(self._by_id)
+        """Active keys, as of the last half minute."""
+        return self._num_active
 
     @property
     def has_held_keys(self) -> bool | None:
@@ -113,9 +141,13 @@ class KeyCache:
     async def run(self) -> None:
         """Keep up with the database, for ever."""
         self._is_polled = True
-        while True:
-            await self.refresh()
-            await asyncio.sleep(POLL_S)
+        try:
+            while True:
+                await self.refresh()
+                await asyncio.sleep(POLL_S)
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
 
     async def refresh(self) -> bool:
         """Ask the database now; callers at the same time share one question. False if it does not answer."""
@@ -145,40 +177,126 @@ class KeyCache:
     async def _refresh(self) -> bool:
         began = self._clock()
         try:
-            if self._source is None:
-                raise _away()
-            is_full = self._failed_at is not None or began - self._full_at >= FULL_EVERY_S
-            async with asyncio.timeout(_REFRESH_S):
-                changes = await self._source.key_changes(None if is_full else self._generation)
+            if self._generation is None:
+                generation = await self._ask(self._from.key_generation())
+                await self._look_at_all()
+                self._generation = generation
+            changes = await self._ask(self._from.key_changes(self._generation))
         except Exception as error:
-            if self._failed_at is None:
-                reason = error.message if isinstance(error, NllbdError) else type(error).__name__
-                logger.warning("keys cannot be read; those known go on working", reason=reason, known=self.num_keys)
-            self._failed_at = self._clock()
+            self._note_failure(error)
             return False
-        self._apply(changes)
+        await self._apply(changes)
+        is_due = changes.is_set_back or self._failed_at is not None or began - self._full_at >= FULL_EVERY_S
         if self._failed_at is not None:
-            logger.info("keys are read again", known=self.num_keys)
+            logger.info("keys are read again", known=len(self._by_id))
         self._failed_at, self._confirmed_at = None, began
-        if changes.is_complete:
-            self._full_at = began
+        if is_due and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_again_at_all())
+        if began - self._counted_at >= _COUNT_EVERY_S:
+            await self._count()
         return True
 
-    def _apply(self, changes: KeyChanges) -> None:
-        now = self._utc_now()
-        self._has_held_keys = self._has_held_keys or bool(changes.keys)
-        if changes.is_complete:
-            self._by_digest, self._by_id = {}, {}
-            self._revoked_sessions = frozenset()
-        for key in changes.keys:
-            if key.is_active(now):
-                self._by_digest[key.digest] = self._by_id[key.id] = key
-            else:
-                self._by_digest.pop(key.digest, None)
-                self._by_id.pop(key.id, None)
-        if changes.revoked_sessions:
-            self._revoked_sessions |= changes.revoked_sessions
+    @property
+    def _from(self) -> KeySource:
+        if self._source is None:
+            raise _away()
+        return self._source
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        async with asyncio.timeout(_REFRESH_S):
+            return await question
+
+    def _note_failure(self, error: Exception) -> None:
+        if self._failed_at is None:
+            known = len(self._by_id)
+            logger.warning("keys cannot be read; those known go on working", reason=_reason(error), known=known)
+        self._failed_at = self._clock()
+
+    async def _apply(self, changes: KeyChanges) -> None:
+        for index, key in enumerate(changes.keys):
+            self._put(key)
+            if self._changed is not None:
+                self._changed.keys.add(key.id)
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        self._revoked_sessions |= changes.revoked_sessions
+        if self._changed is not None:
+            self._changed.sessions |= changes.revoked_sessions
         self._generation = changes.generation
+        if changes.keys:
+            self._counted_at = -math.inf
+
+    async def _look_again_at_all(self) -> None:
+        try:
+            await self._look_at_all()
+        except Exception as error:
+            logger.warning("not all keys could be looked at", reason=_reason(error))
+            self._full_at = self._clock() - FULL_EVERY_S + _RETRY_S
+
+    async def _look_at_all(self) -> None:
+        """Make what is held what the database has, beside polls that go on: what they find meanwhile is newer."""
+        began = self._clock()
+        self._changed = changed = _Ids()
+        try:
+            found = await self._look_at_keys(changed)
+            revoked = await self._look_at_sessions()
+            await self._drop_all_but(found, changed)
+            self._revoked_sessions = revoked | changed.sessions
+        finally:
+            self._changed = None
+        self._full_at, self._counted_at = began, -math.inf
+
+    async def _look_at_keys(self, changed: _Ids) -> set[str]:
+        """The ids of all there are."""
+        found: set[str] = set()
+        after = ""
+        while page := await self._ask(self._from.key_page(after)):
+            for index, key in enumerate(page):
+                known = self._by_id.get(key.id)
+                found.add(key.id if known is None else known.id)
+                if known != key and key.id not in changed.keys:
+                    self._put(key)
+                if index % _SLICE == _SLICE - 1:
+                    await asyncio.sleep(0)
+            after = page[-1].id
+            await asyncio.sleep(_BREATH_S)
+        return found
+
+    async def _look_at_sessions(self) -> set[str]:
+        found: set[str] = set()
+        after = ""
+        while page := await self._ask(self._from.revoked_sessions_page(after)):
+            found.update(page)
+            after = page[-1]
+        return found
+
+    async def _drop_all_but(self, found: set[str], changed: _Ids) -> None:
+        held = list(self._by_id)
+        for first in range(0, len(held), _SLICE):
+            for key_id in held[first : first + _SLICE]:
+                if key_id not in found and key_id not in changed.keys:
+                    self._drop(key_id)
+            await asyncio.sleep(0)
+
+    async def _count(self) -> None:
+        """How many keys are active; of many it takes a while."""
+        now, number = self._utc_now(), 0
+        held = list(self._by_id.values())
+        for first in range(0, len(held), _SLICE):
+            number += sum(key.is_active(now) for key in held[first : first + _SLICE])
+            await asyncio.sleep(0)
+        self._num_active, self._counted_at = number, self._clock()
+
+    def _put(self, key: KeyRecord) -> None:
+        self._has_held_keys = True
+        self._drop(key.id)
+        if key.revoked_at is None:
+            self._by_digest[key.digest] = self._by_id[key.id] = key
+
+    def _drop(self, key_id: str) -> None:
+        held = self._by_id.pop(key_id, None)
+        if held is not None:
+            self._by_digest.pop(held.digest, None)
 
     def _check_age(self) -> None:
         if self._is_too_old():
@@ -189,6 +307,10 @@ class KeyCache:
 
     def _if_active(self, key: KeyRecord | None) -> KeyRecord | None:
         return key if key is not None and key.is_active(self._utc_now()) else None
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, NllbdError) else type(error).__name__
 
 
 def _away() -> StoreUnavailable:

@@ -48,10 +48,8 @@ class KeyRecord:
         return f"key:{self.family or self.id}"
 
     def is_active(self, now: datetime) -> bool:
-        """Whether the key is good at `now`."""
-        is_revoked = self.revoked_at is not None and self.revoked_at <= now
-        is_expired = self.expires_at is not None and self.expires_at <= now
-        return not (is_revoked or is_expired)
+        """Whether the key is good at `now`. A revoked one is not, whatever clock the moment was read from."""
+        return self.revoked_at is None and not (self.expires_at is not None and self.expires_at <= now)
 
     def principal(self) -> Principal:
         """Who sends a request with this key."""
@@ -72,13 +70,14 @@ class KeyChanges:
     """What became of keys and sessions since an earlier look.
 
     `generation` is how far this look goes: give it to the next one. `keys` are all that changed, revoked ones too;
-    `revoked_sessions` are ids. `is_complete`: nothing that is not in here exists.
+    `revoked_sessions` are ids. `is_set_back`: the database was at an earlier look later than it is now, so nobody can
+    say what changed.
     """
 
     generation: int
     keys: tuple[KeyRecord, ...]
     revoked_sessions: frozenset[str]
-    is_complete: bool
+    is_set_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

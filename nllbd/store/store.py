@@ -7,10 +7,12 @@ answer in time; whether a write has happened is then unknown, and each may be re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from datetime import date, datetime
+from typing import Any
 
-from sqlalchemy import Insert, Table, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Insert, Select, Table, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +30,10 @@ from nllbd.store.records import (
 
 _AMOUNTS = ("characters", "requests", "segments", "source_tokens", "target_tokens")
 _CHUNK = 500  # names in one IN (…)
+KEYS_A_PAGE = 1000
+_KEYS_A_TURN = 150  # some 2 ms of the event loop
+_IDS_A_PAGE = 2000
+_ROWS_A_TURN = 1000
 
 
 class Store:
@@ -103,24 +109,36 @@ class Store:
             await _add_events(connection, [event] if event else [])
         return True
 
-    async def key_changes(self, since: int | None) -> KeyChanges:
-        """Keys and revoked sessions that changed after generation `since`; None: all there are."""
-        keys, sessions = tables.keys, tables.sessions
-        key_query = select(keys)
-        session_query = select(sessions.c.id).where(
-            sessions.c.revoked_at.is_not(None), sessions.c.expires_at > func.current_timestamp()
-        )
+    async def key_generation(self) -> int:
+        """How often keys and sessions were changed so far."""
         async with self._database.read() as connection:
-            generation = (await connection.execute(select(tables.generations.c.generation))).scalar_one()
-            is_complete = since is None or generation < since  # less: the database was set back
-            if since == generation:
-                return KeyChanges(generation, (), frozenset(), is_complete=False)
-            if not is_complete:
-                key_query = key_query.where(keys.c.generation > literal(since))
-                session_query = session_query.where(sessions.c.generation > literal(since))
-            found = tuple(rows.row_to_key(row) for row in await connection.execute(key_query))
-            revoked = frozenset((await connection.execute(session_query)).scalars())
-        return KeyChanges(generation, found, revoked, is_complete)
+            return int((await connection.execute(select(tables.generations.c.generation))).scalar_one())
+
+    async def key_changes(self, since: int) -> KeyChanges:
+        """Keys and revoked sessions that changed after generation `since`; 0: all there are."""
+        keys, sessions = tables.keys, tables.sessions
+        async with self._database.read() as connection:
+            generation = int((await connection.execute(select(tables.generations.c.generation))).scalar_one())
+            if since >= generation:
+                return KeyChanges(generation, (), frozenset(), is_set_back=since > generation)
+            changed = await _keys_of(connection, select(keys).where(keys.c.generation > literal(since)))
+            query = _revoked_sessions().where(sessions.c.generation > literal(since))
+            revoked = frozenset((await connection.execute(query)).scalars())
+        return KeyChanges(generation, changed, revoked)
+
+    async def key_page(self, after_id: str) -> tuple[KeyRecord, ...]:
+        """The next keys in the order of ids, revoked ones too; () at the end. The first page is after ""."""
+        keys = tables.keys
+        query = select(keys).where(keys.c.id > after_id).order_by(keys.c.id).limit(KEYS_A_PAGE)
+        async with self._database.read() as connection:
+            return await _keys_of(connection, query)
+
+    async def revoked_sessions_page(self, after_id: str) -> tuple[str, ...]:
+        """Likewise: ids of revoked sessions that would go on otherwise."""
+        sessions = tables.sessions
+        query = _revoked_sessions().where(sessions.c.id > after_id).order_by(sessions.c.id).limit(_IDS_A_PAGE)
+        async with self._database.read() as connection:
+            return tuple((await connection.execute(query)).scalars())
 
     # Sessions
 
@@ -156,9 +174,9 @@ class Store:
         async with self._database.write() as connection:
             if not await self._is_first(connection, batch.id):
                 return False
-            entries = _summed(batch.entries)
-            if entries:
-                await connection.execute(self._usage_upsert(), entries)
+            entries = await asyncio.to_thread(_summed, batch.entries)
+            for first in range(0, len(entries), _CHUNK):  # the loop gets turns in between
+                await connection.execute(self._usage_upsert(), entries[first : first + _CHUNK])
         return True
 
     async def usage_of(self, account: str, first_day: date, last_day: date) -> list[UsageEntry]:
@@ -190,7 +208,10 @@ class Store:
         totals: dict[str, int] = {}
         async with self._database.read() as connection:
             for part in queries:
-                totals |= {account: int(total) for account, total in await connection.execute(part)}
+                found = await connection.execute(part)
+                while some := found.fetchmany(_ROWS_A_TURN):
+                    totals.update((account, int(total)) for account, total in some)
+                    await asyncio.sleep(0)
         return totals
 
     def _usage_upsert(self) -> Insert:
@@ -276,6 +297,22 @@ class Store:
                 await connection.execute(delete(tables.audit).where(tables.audit.c.at < audit_before))
             if usage_before is not None:
                 await connection.execute(delete(tables.usage).where(tables.usage.c.day < usage_before))
+
+
+async def _keys_of(connection: AsyncConnection, query: Select[Any]) -> tuple[KeyRecord, ...]:
+    found = await connection.execute(query)
+    keys: list[KeyRecord] = []
+    while some := found.fetchmany(_KEYS_A_TURN):
+        keys += map(rows.row_to_key, some)
+        await asyncio.sleep(0)
+    return tuple(keys)
+
+
+def _revoked_sessions() -> Select[Any]:
+    sessions = tables.sessions
+    return select(sessions.c.id).where(
+        sessions.c.revoked_at.is_not(None), sessions.c.expires_at > func.current_timestamp()
+    )
 
 
 async def _next_generation(connection: AsyncConnection) -> int:

@@ -25,20 +25,43 @@ class Source:
     revoked_sessions: set[str] = field(default_factory=set)
     generation: int = 0
     is_away: bool = False
-    asked: list[int | None] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    page_gate: asyncio.Event | None = None
+    page_size: int = 3
+    changed_at: dict[str, int] = field(default_factory=dict)
 
-    async def key_changes(self, since: int | None) -> KeyChanges:
+    async def key_generation(self) -> int:
+        return await self._answer(self.generation)
+
+    async def key_changes(self, since: int) -> KeyChanges:
         self.asked.append(since)
-        found = tuple(self.keys), frozenset(self.revoked_sessions)
+        if since > self.generation:
+            return await self._answer(KeyChanges(self.generation, (), frozenset(), is_set_back=True))
+        changed = tuple(key for key in self.keys if self.changed_at.get(key.id, 0) > since)
+        return await self._answer(KeyChanges(self.generation, changed, frozenset(self.revoked_sessions)))
+
+    async def key_page(self, after_id: str) -> tuple[KeyRecord, ...]:
+        self.pages.append(after_id)
+        found = sorted((key for key in self.keys if key.id > after_id), key=lambda key: key.id)[: self.page_size]
+        if self.page_gate is not None:
+            await self.page_gate.wait()
+        return await self._answer(tuple(found))
+
+    async def revoked_sessions_page(self, after_id: str) -> tuple[str, ...]:
+        return await self._answer(tuple(sorted(it for it in self.revoked_sessions if it > after_id)[: self.page_size]))
+
+    async def _answer(self, answer: Any) -> Any:
         if self.gate:
             await self.gate.wait()
         if self.is_away:
             raise StoreUnavailable("away")
-        return KeyChanges(self.generation, *found, is_complete=since is None)
+        return answer
 
     def put(self, key: KeyRecord) -> None:
         self.generation += 1
+        self.changed_at[key.id] = self.generation
         self.keys = [it for it in self.keys if it.id != key.id] + [key]
 
 
@@ -188,7 +211,9 @@ async def test_known_keys_go_on_while_the_database_is_away_for_a_while(
     assert await cache.find(text) == key
 
 
-async def test_after_an_outage_everything_is_read_anew(cache: KeyCache, source: Source) -> None:
+async def test_after_an_outage_everything_is_read_anew(
+    cache: KeyCache, source: Source, eventually: Callable[..., Any]
+) -> None:
     key, _ = make_key()
     source.put(key)
     await cache.refresh()
@@ -196,8 +221,126 @@ async def test_after_an_outage_everything_is_read_anew(cache: KeyCache, source: 
     await cache.refresh()
     source.is_away, source.keys = False, []  # a backup was restored that lacks the key
     await cache.refresh()
-    assert source.asked[-1] is None
-    assert cache.get(key.id) is None
+    await eventually(lambda: cache.get(key.id) is None)
+
+
+@pytest.mark.parametrize("how", ["set back", "after a while"])
+async def test_a_restored_database_is_read_anew(
+    cache: KeyCache, source: Source, clock: Clock, how: str, eventually: Callable[..., Any]
+) -> None:
+    """It counts its changes from an earlier state on, with luck past where it was."""
+    gone, back = make_key()[0], make_key()[0]
+    source.put(gone)
+    await cache.refresh()
+    source.keys, source.generation = [back], 0 if how == "set back" else source.generation
+    if how == "after a while":
+        clock.pass_s(keys.FULL_EVERY_S)
+    assert await cache.refresh()
+    await eventually(lambda: cache.get(gone.id) is None)
+    assert cache.get(back.id) == back
+    changed = replace(back, name="renamed")
+    source.put(changed)
+    await cache.refresh()
+    assert cache.get(back.id) == changed
+
+
+async def test_what_changes_while_all_are_looked_at_is_newer(
+    cache: KeyCache, source: Source, clock: Clock, eventually: Callable[..., Any]
+) -> None:
+    kept = [make_key()[0] for _ in range(7)]
+    for key in kept:
+        source.put(key)
+    await cache.refresh()
+    clock.pass_s(keys.FULL_EVERY_S)
+    source.page_gate = asyncio.Event()
+    source.pages.clear()
+    await cache.refresh()
+    await eventually(lambda: source.pages == [""])  # the first page was read, and is on its way
+    first, made = min(kept, key=lambda key: key.id), make_key()[0]
+    source.put(replace(first, revoked_at=NOW))
+    source.put(made)
+    source.revoked_sessions = {"s1"}
+    await cache.refresh()  # a poll does not wait for the pages
+    assert cache.get(first.id) is None
+    source.keys.remove(made)  # nor does a page that lacks it make the poll's key go away
+    source.page_gate.set()
+    await eventually(lambda: len(source.pages) >= 4)
+    await cache.refresh()
+    assert cache.get(first.id) is None
+    assert cache.get(made.id) == made
+    assert cache.is_session_revoked("s1")
+    assert all(cache.get(key.id) == key for key in kept if key.id != first.id)
+
+
+async def test_a_look_at_all_that_fails_is_tried_again_and_keeps_what_is_known(
+    cache: KeyCache, source: Source, clock: Clock, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, kept = make_key()[0], make_key()[0]
+    source.put(gone)
+    source.put(kept)
+    await cache.refresh()
+    source.keys.remove(gone)
+    page = source.key_page
+    asked = 0
+
+    async def damaged(after_id: str) -> tuple[KeyRecord, ...]:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("malformed")
+
+    monkeypatch.setattr(source, "key_page", damaged)
+    clock.pass_s(keys.FULL_EVERY_S)
+    for _ in range(5):
+        assert await cache.refresh()
+        await asyncio.sleep(0.01)
+    assert (asked, cache.is_current) == (1, True)
+    assert (cache.get(kept.id), cache.get(gone.id)) == (kept, gone)
+    monkeypatch.setattr(source, "key_page", page)
+    clock.pass_s(keys._RETRY_S)
+    assert await cache.refresh()
+    await eventually(lambda: cache.get(gone.id) is None)
+
+
+async def test_a_clock_that_was_wrong_for_a_while_leaves_nothing_behind(
+    cache: KeyCache, source: Source, clock: Clock
+) -> None:
+    """The host's clock jumps a year ahead, everything is looked at, and it is set right again."""
+    key, text = make_key(expires_at=NOW + timedelta(days=30))
+    revoked, _ = make_key(revoked_at=NOW + timedelta(days=400))  # by a host whose clock is wrong
+    source.put(key)
+    source.put(revoked)
+    await cache.refresh()
+    assert await cache.find(text) == key
+    assert cache.get(revoked.id) is None
+    clock.utc += timedelta(days=400)
+    clock.now += keys.FULL_EVERY_S
+    await cache.refresh()
+    assert await cache.find(text) is None
+    clock.utc -= timedelta(days=400)
+    clock.now += 1
+    assert await cache.find(text) == key
+
+
+async def test_however_many_keys_there_are_the_loop_turns(source: Source, clock: Clock) -> None:
+    """No time is measured here: what is asked is that nothing goes through all keys without a pause."""
+    source.page_size = 200
+    for _ in range(5000):
+        source.put(make_key()[0])
+    cache = KeyCache(clock, lambda: clock.utc)
+    cache.attach(source)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    assert await cache.refresh()
+    assert cache.num_keys == 5000
+    assert turns >= 5000 / 200 + 5000 / keys._SLICE
+    counting.cancel()
 
 
 async def test_while_the_database_is_away_unknown_keys_do_not_queue_up(cache: KeyCache, source: Source) -> None:
@@ -252,6 +395,12 @@ async def test_revoked_sessions_are_known(cache: KeyCache, source: Source) -> No
     source.generation += 1
     await cache.refresh()
     assert cache.is_session_revoked("s1")
+    source.revoked_sessions = {"s2"}  # the first one has ended by itself
+    fresh = KeyCache()
+    fresh.attach(source)
+    await fresh.refresh()
+    assert not fresh.is_session_revoked("s1")
+    assert fresh.is_session_revoked("s2")
 
 
 def test_a_rotated_key_stays_the_same_sender() -> None:

@@ -75,7 +75,7 @@ def url_of(*ports: int, more: str = "") -> str:
 async def test_of_several_the_one_that_takes_writes(pair: tuple[Server, Server], open_store: OpenStore) -> None:
     primary, standby = pair
     store = await open_store(url_of(standby.port, primary.port))
-    assert (await store.key_changes(None)).keys == ()
+    assert (await store.key_changes(0)).keys == ()
     assert primary.query("select count(*) from pg_stat_activity where application_name = 'nllbd'") != "0"
     assert standby.query("select count(*) from pg_stat_activity where application_name = 'nllbd'") == "0"
 

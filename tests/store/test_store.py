@@ -13,6 +13,7 @@ from nllbd.errors import InternalError
 from nllbd.principal import Scope
 from nllbd.sched.sequence import Priority
 from nllbd.store import key_text
+from nllbd.store import store as store_module
 from nllbd.store.records import (
     AuditEvent,
     GlossaryRecord,
@@ -82,7 +83,7 @@ async def test_revoking_a_key_ends_its_sessions_once(store: Store) -> None:
         await store.add_session(
             SessionRecord(f"s-{each.id}", each.id, each.account, each.scopes, NOW, datetime.now(UTC) + HOUR)
         )
-    before = await store.key_changes(None)
+    before = await store.key_changes(0)
     assert await store.revoke_key(key.id, NOW, make_event("key.revoked"))
     assert not await store.revoke_key(key.id, NOW + HOUR, make_event("key.revoked"))
     assert not await store.revoke_key("nobody", NOW)
@@ -92,7 +93,7 @@ async def test_revoking_a_key_ends_its_sessions_once(store: Store) -> None:
     changes = await store.key_changes(before.generation)
     assert [(it.id, it.revoked_at) for it in changes.keys] == [(key.id, NOW)]
     assert changes.revoked_sessions == {f"s-{key.id}"}
-    assert not changes.is_complete
+    assert not changes.is_set_back
     assert len(await store.list_audit()) == 1
 
 
@@ -103,18 +104,18 @@ async def test_a_session_comes_back_and_is_revoked_by_itself(store: Store) -> No
     assert await store.find_session("s2") is None
     assert await store.revoke_session("s1", NOW)
     assert not await store.revoke_session("s1", NOW)
-    assert (await store.key_changes(None)).revoked_sessions == {"s1"}
+    assert (await store.key_changes(0)).revoked_sessions == {"s1"}
 
 
 async def test_sessions_that_have_ended_are_not_told(store: Store) -> None:
     await store.add_session(SessionRecord("old", None, "x", frozenset(), NOW, datetime.now(UTC) - HOUR))
     await store.revoke_session("old", NOW)
-    assert (await store.key_changes(None)).revoked_sessions == frozenset()
+    assert (await store.key_changes(0)).revoked_sessions == frozenset()
 
 
 async def test_changes_are_told_once_and_in_order(store: Store) -> None:
-    start = await store.key_changes(None)
-    assert (start.keys, start.is_complete) == ((), True)
+    start = await store.key_changes(0)
+    assert (start.keys, start.is_set_back) == ((), False)
     first, second = make_key(), make_key()
     await store.add_key(first)
     after_first = await store.key_changes(start.generation)
@@ -122,20 +123,44 @@ async def test_changes_are_told_once_and_in_order(store: Store) -> None:
     after_second = await store.key_changes(after_first.generation)
     assert (after_first.keys, after_second.keys) == ((first,), (second,))
     assert (await store.key_changes(after_second.generation)).keys == ()
-    assert len((await store.key_changes(None)).keys) == 2
+    assert len((await store.key_changes(0)).keys) == 2
 
 
-async def test_a_database_that_was_set_back_is_told_whole(store: Store) -> None:
+async def test_a_database_that_was_set_back_is_told(store: Store) -> None:
     await store.add_key(make_key())
     changes = await store.key_changes(1_000_000)
-    assert changes.is_complete
-    assert len(changes.keys) == 1
+    assert (changes.is_set_back, changes.generation) == (True, 1)
+    assert await store.key_generation() == 1
+
+
+async def test_all_keys_come_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "KEYS_A_PAGE", 3)
+    monkeypatch.setattr(store_module, "_IDS_A_PAGE", 3)
+    made = {key.id: key for key in (make_key() for _ in range(8))}
+    for key in made.values():
+        await store.add_key(key)
+        await store.add_session(
+            SessionRecord(f"s-{key.id}", key.id, key.account, key.scopes, NOW, datetime.now(UTC) + HOUR)
+        )
+        await store.revoke_session(f"s-{key.id}", NOW)
+    found: list[KeyRecord] = []
+    while page := await store.key_page(found[-1].id if found else ""):
+        assert len(page) <= 3
+        found += page
+    assert {key.id: key for key in found} == made
+    assert len(found) == 8
+    sessions: list[str] = []
+    while ids := await store.revoked_sessions_page(sessions[-1] if sessions else ""):
+        assert len(ids) <= 3
+        sessions += ids
+    assert sorted(sessions) == sorted(f"s-{key_id}" for key_id in made)
+    assert len((await store.key_changes(0)).keys) == 8
 
 
 async def test_keys_added_at_once_are_all_told(store: Store) -> None:
     """However the transactions overlap, what is seen at a generation is all there is up to it."""
     seen: set[str] = set()
-    generation: int | None = None
+    generation = 0
     keys = [make_key() for _ in range(12)]
     adding = asyncio.gather(*(store.add_key(key) for key in keys))
     while not adding.done():
