@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 model_dir = "/var/lib/nllbd/models"
 {{- end }}
 {{- range $name, $value := omit .Values.settings "model_dir" }}
-{{ $name }} = {{ if kindIs "float64" $value }}{{ $value | toString }}{{ else }}{{ $value | toJson }}{{ end }}
+{{ $name }} = {{ toJson $value }}
 {{- end }}
 {{- end }}
 
