@@ -28,6 +28,7 @@ from bench import common, plot
 from nllbd.kernels.cross_attention_ref import cross_attention
 from nllbd.kernels.int8_linear import Int8Linear, quantize_rows
 from nllbd.kernels.native import Accumulator, Native, Quantized, TopK, load_native
+from nllbd.kernels.native.passes import Passes
 from nllbd.kernels.self_attention_ref import self_attention
 
 WIDTH, HEADS, FFN, VOCAB = 1024, 16, 4096, 256_206
@@ -75,11 +76,22 @@ class Cases:
     def __init__(self, native: Native, vocab: int = VOCAB) -> None:
         self.native = native
         self.vocab = vocab
-        self.layers = itertools.cycle([_linear(FFN, WIDTH) for _ in range(NUM_LAYERS)])
-        self.tiles = [_linear(min(TILE_ROWS, vocab - first), WIDTH) for first in range(0, vocab, TILE_ROWS)]
+        self.passes = Passes(native)
+        self.passes.num_threads = torch.get_num_threads()
+        weights = [_weight(FFN) for _ in range(NUM_LAYERS)]
+        self.layers = itertools.cycle([Int8Linear(*weight, None) for weight in weights])
+        self.packed = itertools.cycle([self.passes.pack(*weight, None) for weight in weights])
+        table, scale = _weight(vocab)
+        self.tiles = [
+            Int8Linear(table[first : first + TILE_ROWS], scale[first : first + TILE_ROWS], None)
+            for first in range(0, vocab, TILE_ROWS)
+        ]
+        self.table = self.passes.pack(table, scale, None)
         self.gain, self.shift = torch.rand(WIDTH) + 0.5, torch.randn(WIDTH)
 
     def all(self, rows: int) -> Iterator[Case]:
+        yield self.packed_linear(rows)
+        yield self.vocabulary_pass(rows)
         yield self.linear(rows)
         yield self.vocabulary(rows)
         yield self.add_norm(rows)
@@ -87,6 +99,34 @@ class Cases:
         yield self.own_attention(rows)
         if rows % BEAMS == 0:
             yield self.source_attention(rows)
+
+    def packed_linear(self, rows: int) -> Case:
+        """What the passes multiply with, weights in their own order."""
+        x = Quantized(*quantize_rows(torch.randn(rows, WIDTH)))
+
+        def native() -> None:
+            self.passes.linear(next(self.packed), x)
+
+        def plain() -> None:
+            next(self.layers).accumulate(x.rows)
+
+        moved = FFN * WIDTH + rows * (WIDTH + 4 * FFN)
+        return Case("linear int8, own (plain: torch's)", rows, native, plain, moved, 2 * rows * FFN * WIDTH)
+
+    def vocabulary_pass(self, rows: int) -> Case:
+        """Last norm, logits, log-softmax and top-k in one call, as in a decode step."""
+        hidden = torch.randn(rows, WIDTH)
+
+        def native() -> Tensor:
+            return self.passes.project(self.gain, self.shift, self.table, hidden, NUM_BEST)[0]
+
+        def plain() -> Tensor:
+            x, scale = quantize_rows(functional.layer_norm(hidden, (WIDTH,), self.gain, self.shift))
+            parts = [tile.accumulate(x) * scale[:, None] for tile in self.tiles]
+            return torch.cat(parts, dim=1).log_softmax(dim=1).topk(NUM_BEST, dim=1).values
+
+        moved = self.vocab * WIDTH
+        return Case("vocabulary, own pass", rows, native, plain, moved, 2 * rows * self.vocab * WIDTH)
 
     def linear(self, rows: int) -> Case:
         x = torch.randn(rows, WIDTH)
@@ -100,7 +140,7 @@ class Cases:
             functional.linear(x, next(weights))
 
         moved = FFN * WIDTH + rows * (WIDTH + 4 * FFN)
-        return Case("linear int8 (plain: float32)", rows, native, plain, moved, 2 * rows * FFN * WIDTH)
+        return Case("linear int8, torch's (plain: float32)", rows, native, plain, moved, 2 * rows * FFN * WIDTH)
 
     def vocabulary(self, rows: int) -> Case:
         x, scale = quantize_rows(torch.randn(rows, WIDTH))
@@ -117,7 +157,7 @@ class Cases:
             logits = torch.cat([tile.accumulate(x) for tile in self.tiles], dim=1) * scale[:, None]
             return logits.log_softmax(dim=1).topk(NUM_BEST, dim=1).values
 
-        return Case("vocabulary and top-k", rows, native, plain, self.vocab * WIDTH, 2 * rows * self.vocab * WIDTH)
+        return Case("vocabulary, by tiles", rows, native, plain, self.vocab * WIDTH, 2 * rows * self.vocab * WIDTH)
 
     def add_norm(self, rows: int) -> Case:
         hidden, acc = torch.randn(rows, WIDTH), _accumulator(rows, WIDTH)
@@ -220,9 +260,9 @@ def _seconds(call: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
-def _linear(out_features: int, in_features: int) -> Int8Linear:
-    weight = torch.randint(-127, 128, (out_features, in_features), dtype=torch.int8)
-    return Int8Linear(weight, torch.rand(out_features) * 1e-3, None)
+def _weight(out_features: int) -> tuple[Tensor, Tensor]:
+    """int8 [out, WIDTH] and its scale [out]."""
+    return torch.randint(-127, 128, (out_features, WIDTH), dtype=torch.int8), torch.rand(out_features) * 1e-3
 
 
 def _accumulator(rows: int, width: int) -> Accumulator:
@@ -268,7 +308,7 @@ def run(rows: Sequence[int], repeats: int, vocab: int = VOCAB) -> dict[str, Any]
 
 def _line(record: dict[str, Any]) -> str:
     return (
-        f"{record['kernel']:30} rows {record['rows']:4}: {record['us']} µs, {record['speedup'].median:.1f} × plain, "
+        f"{record['kernel']:37} rows {record['rows']:4}: {record['us']} µs, {record['speedup'].median:.1f} × plain, "
         f"{record['gb_per_s']:.1f} GB/s, {record['gop_per_s']:,.0f} Gop/s, {record['of_ceiling']:.0%} of what "
         f"{record['bound']} allows, error {record['error']:.1e}"
     )
