@@ -48,6 +48,7 @@ format: test-venv
 docs: run-venv
 	$(BIN)/python -m nllbd.config.render README.md
 	$(BIN)/python -m tests.dialects.compatibility
+	$(BIN)/python -m bench.report --readme README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -128,7 +128,9 @@ def load_average() -> float:
 
 
 def save(name: str, options: Mapping[str, Any], results: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Write `<folder>/<name>-<time>.json` with all that is needed to judge and repeat the run."""
+    """Write `<folder>/<name>-<time>.json` with all that is needed to judge and repeat the run. Of paths in the options
+    only the names: where they lie is nobody's business.
+    """
     now = datetime.now(UTC)
     record = {
         "name": name,
@@ -136,7 +138,7 @@ def save(name: str, options: Mapping[str, Any], results: Mapping[str, Any], fold
         "hardware": hardware(),
         "versions": versions(),
         "revision": revision(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in options.items()},
+        "options": {key: value.name if isinstance(value, Path) else value for key, value in options.items()},
         "results": results,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,11 @@ def save(name: str, options: Mapping[str, Any], results: Mapping[str, Any], fold
     path.write_text(json.dumps(record, indent=1, default=_plain) + "\n", encoding="utf-8")
     print(f"written: {path}")
     return path
+
+
+def without_folder(argument: str) -> str:
+    """An argument of a command as it is recorded: of a path the name."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def newest(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:

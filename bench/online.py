@@ -94,7 +94,7 @@ class Bench:
         results = {
             "pool": [asdict(text) for text in self.pool],
             "alone_s": self.alone,
-            "commands": {setup.label: " ".join(setup.command) for setup in setups},
+            "commands": {setup.label: " ".join(map(common.without_folder, setup.command)) for setup in setups},
             "environments": {setup.label: dict(setup.environ) for setup in setups},
             "ctranslate2_tried": self.tried,
             "saturation_per_s": self.saturation,

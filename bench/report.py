@@ -1,6 +1,6 @@
 """README's table of benchmark results, from the newest result files.
 
-    python -m bench.report [--results bench/results] [--shape 600M]
+    python -m bench.report [--results bench/results] [--shape 600M] [--readme README.md]
 
 Prints Markdown: one row for each measure of which there is a result, with its goal and its floor, and beneath it what
 machine, versions and commit the figures belong to. A measure without a result is said to be unmeasured.
@@ -55,6 +55,7 @@ def _load_s(results: Mapping[str, Any]) -> Any:
     return None if loads is None else common.spread(load["load_s"] for load in loads)
 
 
+BEGIN, END = "<!-- speed: written by bench.report -->", "<!-- end of speed -->"
 MEASURES = (
     Measure(
         "offline throughput, greedy, over CTranslate2 int8",
@@ -154,6 +155,15 @@ def render(shape: str, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def inserted(readme: str, table: str) -> str:
+    """The README with the table in its place. Raises ValueError if it has none."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the marks {BEGIN!r} and {END!r} are missing")
+    return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
 def _origin(source: str, record: Mapping[str, Any]) -> str:
     machine, known = record["hardware"], record["versions"]
     versions = ", ".join(f"{name} {known[name]}" for name in ("torch", "ctranslate2", "transformers") if name in known)
@@ -186,8 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=common.RESULTS)
     parser.add_argument("--shape", default="600M")
+    parser.add_argument("--readme", type=Path, help="put the table into this file, too")
     options = parser.parse_args()
-    print(render(options.shape, options.results), end="")
+    table = render(options.shape, options.results)
+    print(table, end="")
+    if options.readme:
+        options.readme.write_text(inserted(options.readme.read_text("utf-8"), table), "utf-8")
 
 
 if __name__ == "__main__":
