@@ -48,7 +48,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One host's backup. `paths` may be patterns. `folder`: for what a run needs on disk; root's alone. `host`: its name
+    """One host's backup. `paths` may be patterns. `folder`: what a run needs on disk; root's alone. `host`: its name
     in the repository.
     """
 
