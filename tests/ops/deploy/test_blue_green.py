@@ -100,10 +100,7 @@ def test_a_new_version_takes_over_and_no_request_is_lost(server: Server, wiring:
             assert server.host.show(unit, "UnitFileState") == "enabled"
             load.wait_for(5)
     assert not load.failed, load.report()
-    assert (
-        "0002"
-        in server.run("bash", "-c", "cd /; runuser -u nllbd -- nllbd db check --config /etc/nllbd/nllbd.toml").stdout
-    )
+    assert "at revision 0002" in server.run("nllbd", "db", "check").stdout
     refused = server.run("/usr/local/lib/nllbd/deploy/bin/install.sh", "rollback", check=False)
     assert "this host runs in slots" in refused.stderr
 

@@ -72,6 +72,11 @@ def test_from_bare_to_running_and_back(
     assert bare.key() not in bare.run("journalctl", "--no-pager").stdout
     assert "the operator's own" in bare.run("cat", "/etc/nllbd/nllbd.toml").stdout
 
+    key = bare.run("nllbd", "keys", "create", "Ada").stdout.split()[1]  # as root: in the daemon's database
+    bare.host.write("/root/ada", key, 0o600)
+    bare.run("/usr/local/lib/nllbd/deploy/bin/smoke", "http://127.0.0.1:8000", "--key-file", "/root/ada")
+    bare.run("rm", "/root/ada")
+
     with traffic(bare, bare.key(), wiring, tmp_path) as load:  # through firewall, TLS and nginx
         load.wait_for(5)
         pid = bare.host.show("nllbd.service", "MainPID")
