@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -35,6 +36,8 @@ OPEN_S = 5.0
 _RETRY_S = 1.0
 _MAX_RETRY_S = 10.0
 _CLOSE_S = 6.0
+_MIN_FLUSH_S = 0.05
+_MAX_FOLLOWED = 2000
 _TIDY_EVERY_S = 24 * 3600.0
 _KEEP_BATCHES = timedelta(days=30)
 _KEEP_SESSIONS = timedelta(days=30)
@@ -146,7 +149,8 @@ class Accounts:
         store = self._store
         try:
             async with asyncio.timeout(_CLOSE_S):
-                await self.usage.close(store)
+                if self._url:
+                    await self.usage.close(store)
                 if store is not None:
                     await self.audit.flush(store)
         except (TimeoutError, StoreUnavailable) as error:
@@ -188,10 +192,11 @@ class Accounts:
     async def _flush_for_ever(self, store: Store) -> None:
         was_away_since: float | None = None
         while True:
-            await asyncio.sleep(FLUSH_S)
+            await self._pause(is_away=was_away_since is not None)
             self._report()
             try:
                 await self.usage.flush(store)
+                await self.usage.refresh(store, self._limited_accounts())
                 await self.audit.flush(store)
             except StoreUnavailable as error:
                 if was_away_since is None:
@@ -203,6 +208,21 @@ class Accounts:
                 if was_away_since is not None:
                     logger.info("usage is written again", away_s=round(time.monotonic() - was_away_since, 1))
                 was_away_since = None
+
+    async def _pause(self, *, is_away: bool) -> None:
+        """Until the next flush; a shorter one if somebody with a quota has come whose use elsewhere is not known."""
+        if is_away:
+            await asyncio.sleep(FLUSH_S)
+            return
+        await asyncio.sleep(_MIN_FLUSH_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self.usage.is_wanted.wait()
+
+    def _limited_accounts(self) -> Collection[str]:
+        """Of few accounts with quotas all are followed, of many those that come."""
+        limited = self.keys.limited_accounts
+        return limited if len(limited) <= _MAX_FOLLOWED else ()
 
     async def _tidy(self, store: Store) -> None:
         while True:

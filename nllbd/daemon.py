@@ -183,6 +183,7 @@ class Daemon:
         """Bind or inherit, check who can reach us, and answer on our own sockets: alive, not ready."""
         settings = self._settings
         http, metrics = sort_inherited(inherit_sockets(os.environ))
+        self._lifecycle.has_successor = bool(http)
         http = http or bind(settings.host, settings.port, "")
         self._http = await self._open(http, build_app(self._context))
         await self._check_exposure(http)

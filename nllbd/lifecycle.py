@@ -32,6 +32,8 @@ class Lifecycle:
 
     Attributes:
         failed_reason: why the engine could not be started, for `/health`; None while nothing is wrong.
+        has_successor: whoever holds our listening socket starts the next daemon on it, and no other host need be there
+            to take what we refuse: while draining, kept-alive connections get one more answer each, then close.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,6 +45,7 @@ class Lifecycle:
         self._idle.set()
         self.started_at = clock()
         self.failed_reason: str | None = None
+        self.has_successor = False
         self._counted = _Counted(self)
 
     @property

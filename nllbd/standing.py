@@ -7,6 +7,8 @@ an engine that its own supervisor cannot bring back, is for the service manager 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from nllbd.bridge.protocol import EngineState, EngineStats
@@ -37,12 +39,22 @@ class Standing:
         complaint: what an operator should know besides, such as a reload that was refused; empty if nothing.
     """
 
-    def __init__(self, notifier: Notifier, engine: WatchedEngine, lifecycle: Lifecycle, model: str) -> None:
+    def __init__(
+        self,
+        notifier: Notifier,
+        engine: WatchedEngine,
+        lifecycle: Lifecycle,
+        model: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._notifier = notifier
         self._engine = engine
         self._lifecycle = lifecycle
         self._model = model
+        self._clock = clock
         self._told = ""
+        self._measured = (clock(), 0)
+        self._rate = 0.0
         self.serving = ""
         self.complaint = ""
 
@@ -63,6 +75,7 @@ class Standing:
     async def tell_load(self) -> None:
         """Keep the status line up to date. What has not changed is not said again."""
         while self._notifier.enabled:
+            self._measure()
             self.tell()
             await asyncio.sleep(_TELL_EVERY_S)
 
@@ -90,14 +103,22 @@ class Standing:
                 return f"draining: {_count(self._lifecycle.num_in_flight, 'request')} in flight"
 
     def _load(self) -> str:
-        requests = _count(self._lifecycle.num_in_flight, "request")
+        in_flight, stats = self._lifecycle.num_in_flight, self._engine.stats
         if self._engine.state is not EngineState.READY:
-            return f"the engine is {self._engine.state}, {requests} waiting for it"
-        stats = self._engine.stats
-        if not (stats.num_running or stats.num_waiting):
+            return f"the engine is {self._engine.state}, {_count(in_flight, 'request')} waiting for it"
+        if not (self._rate or in_flight or stats.num_running or stats.num_waiting):
             return "idle"
-        decoding = _count(stats.num_running, "sentence")
-        return f"{requests}, {decoding} decoding, {stats.num_waiting} waiting, {stats.tokens_per_s:.0f} tokens/s"
+        return (
+            f"{self._rate:.1f} requests/s, {in_flight} in flight, {_count(stats.num_running, 'sentence')} decoding, "
+            f"{stats.num_waiting} waiting, {stats.tokens_per_s if stats.num_running else 0:.0f} tokens/s"
+        )
+
+    def _measure(self) -> None:
+        """How many requests a second have come since this was called last."""
+        now, begun = self._clock(), self._lifecycle.num_begun
+        since, before = self._measured
+        self._rate = (begun - before) / (now - since) if now > since else 0.0
+        self._measured = (now, begun)
 
 
 def _count(number: int, what: str) -> str:

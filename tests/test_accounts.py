@@ -11,9 +11,9 @@ import pytest
 from nllbd import accounts as accounts_module
 from nllbd.accounts import Accounts, Retention, store_url
 from nllbd.config import Settings
-from nllbd.errors import StoreUnavailable
+from nllbd.errors import QuotaExceeded, StoreUnavailable
 from nllbd.store import key_text
-from nllbd.store.records import UsageEntry
+from nllbd.store.records import KeyLimits, UsageEntry
 from nllbd.store.store import Store
 from nllbd.store.usage import utc_today
 from tests.store.test_keys import make_key
@@ -88,6 +88,24 @@ async def test_a_database_that_comes_late_is_found(
     await eventually(lambda: accounts.is_open and accounts.keys.is_current)
     assert await accounts.keys.find(key_text.new_text(key_id)) is None
     await eventually(lambda: accounts.usage.num_unflushed == 0)
+
+
+async def test_hosts_that_share_a_database_share_quotas(
+    tmp_path: Path, start: Start, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    """One host never saw the account before; the other has just used up its month."""
+    store = await Store.open(sqlite_url(tmp_path))
+    key, _ = make_key(limits=KeyLimits(monthly_characters=1000))
+    await store.add_key(key)
+    await store.close()
+    first, second = start(sqlite_url(tmp_path), tmp_path / "a"), start(sqlite_url(tmp_path), tmp_path / "b")
+    await first.wait_settled()
+    await second.wait_settled()
+    with second.usage.hold(key.account, 1000, 1000):
+        second.usage.book(UsageEntry(key.account, utc_today(), 1000, 1))
+    await eventually(lambda: first.usage.used_this_month(key.account) == 1000)
+    with pytest.raises(QuotaExceeded), first.usage.hold(key.account, 1, 1000):
+        pass
 
 
 async def test_without_a_store_memory_serves(start: Start) -> None:

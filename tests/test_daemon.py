@@ -277,6 +277,29 @@ def test_drain_finishes_what_is_in_flight_and_refuses_the_rest(
     assert not served.events("stopped with requests in flight")
 
 
+def test_drain_of_an_inherited_socket_answers_kept_connections_once_more(
+    serve: Serve, connect: Callable[[int], Client], busy_flags: list[str]
+) -> None:
+    """Nobody else may be there to take what is refused, and the client has not been told to go."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = serve(*busy_flags, inherit={"http": listening})
+        served.wait_ready()
+        port = listening.getsockname()[1]
+        busy, kept, late = connect(port), connect(port), connect(port)
+        assert kept.ask("GET", "/livez")[0] == 200
+        busy.send_only("POST", "/translate", job(LONG))
+        until(lambda: _num_running(busy_flags), "the request in the engine")
+        served.signal()
+        served.wait_event("draining")
+        late.send_only("POST", "/translate", job("For the next one."))
+        status, answer, headers = kept.ask("POST", "/translate", job("In time."))
+        assert (status, answer.get("translated_text"), headers["connection"]) == (200, "In time.", "close")
+        assert busy.receive()[0] == 200
+        assert served.wait() == 0
+        serve(*busy_flags, inherit={"http": listening}).wait_ready()
+        assert late.receive()[:2][0] == 200
+
+
 def test_a_second_signal_ends_it_at_once(serve: Serve, connect: Callable[[int], Client], busy_flags: list[str]) -> None:
     served = serve(*busy_flags, "--runner", "fake:step_ms=5000", "--drain-timeout-s", "50")
     client = connect(served.wait_ready())

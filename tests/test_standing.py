@@ -67,13 +67,26 @@ async def test_the_status_line_tells_the_load(scene: Scene) -> None:
     lifecycle.begin_request()
     scene.engine.stats = EngineStats(num_running=3, num_waiting=9, tokens_per_s=811.4)
     standing.tell()
-    assert (await scene.hear()).endswith(": 1 request, 3 sentences decoding, 9 waiting, 811 tokens/s")
+    assert (await scene.hear()).endswith(": 0.0 requests/s, 1 in flight, 3 sentences decoding, 9 waiting, 811 tokens/s")
     scene.engine.state = EngineState.RESTARTING
     standing.tell()
     assert (await scene.hear()).endswith(": the engine is restarting, 1 request waiting for it")
     lifecycle.advance(LifecycleState.DRAINING)
     standing.tell()
     assert await scene.hear() == "STATUS=draining: 1 request in flight"
+
+
+async def test_the_rate_is_that_of_late(scene: Scene) -> None:
+    now = 100.0
+    standing = Standing(scene.standing._notifier, scene.engine, scene.lifecycle, "demo", clock=lambda: now)
+    scene.lifecycle.advance(LifecycleState.READY)
+    for _ in range(6):
+        with scene.lifecycle.request():
+            pass
+    now += 4.0
+    telling = asyncio.create_task(standing.tell_load())
+    assert ": 1.5 requests/s, 0 in flight, 0 sentences decoding" in await scene.hear()
+    telling.cancel()
 
 
 async def test_what_has_not_changed_is_not_said_again(scene: Scene) -> None:

@@ -33,6 +33,7 @@ Every command can be repeated: what is as it should be is left alone. Settings t
   --listen ADDRESS      serve on this address instead of 127.0.0.1, for load balancers on other hosts
   --proxies A,B         the load balancers' addresses (default: 127.0.0.1)
   --no-start            install only
+  --no-daemon           none here: a host for nginx, databases or monitoring, that gets the firewall and the tools
 
 Where the packages that nllbd needs come from (pinned in constraints.txt):
   (not given)           the package index of pip
@@ -53,7 +54,7 @@ exit codes: 0 done or nothing to do, 1 failed (an upgrade that fails leaves the 
 END
 }
 
-COMMAND=install SOURCE=$(cd "$BIN/../.." && pwd) MODEL=demo LISTEN='' PROXIES=127.0.0.1 NO_START='' PURGE='' KEEP=3
+COMMAND=install SOURCE=$(cd "$BIN/../.." && pwd) MODEL=demo LISTEN='' PROXIES=127.0.0.1 NO_START='' NO_DAEMON='' PURGE='' KEEP=3
 WHEELHOUSE='' DEPENDENCIES='' TORCH=any TORCH_INDEX='' EXTRAS=postgresql,hub WHEEL=''
 EDGE='' SERVERS='' CDN='' CERTBOT='' FIREWALL='' ROLES=edge,app BACKUP='' EXPORTERS=''
 
@@ -66,6 +67,7 @@ parse() {
       -h | --help) usage && exit 0 ;;
       --dry-run) DRY_RUN=yes ;;
       --no-start) NO_START=yes ;;
+      --no-daemon) NO_DAEMON=yes ;;
       --purge) PURGE=yes ;;
       --firewall) FIREWALL=asked ;;
       --firewall-confirmed) FIREWALL=confirmed ;;
@@ -123,6 +125,18 @@ ready_version() { # VERSION on the disk
 install() {
   local version share
   version=$(source_version)
+  if [ -n "$NO_DAEMON" ]; then ready_tools "$version"; else install_daemon "$version"; fi
+  share=$(share "$version")
+  [ -z "$EDGE" ] || ready_edge "$share"
+  [ -z "$CERTBOT" ] || ready_certificate "$share"
+  [ -z "$EXPORTERS" ] || ready_exporters
+  [ -z "$BACKUP" ] || ready_backup
+  [ -z "$FIREWALL" ] || ready_firewall "$share"
+  if [ -z "$NO_START$NO_DAEMON$DRY_RUN" ]; then smoke "$(service_url nllbd.socket)" || fail "the daemon runs and does not translate"; fi
+}
+
+install_daemon() {
+  local version=$1 share
   ready_version "$version"
   share=$(share "$version")
   ready_account "$share"
@@ -141,12 +155,6 @@ install() {
     [ -n "$DRY_RUN" ] || upgrade_database "$(current_version)"
     start nllbd.service
   fi
-  [ -z "$EDGE" ] || ready_edge "$share"
-  [ -z "$CERTBOT" ] || ready_certificate "$share"
-  [ -z "$EXPORTERS" ] || ready_exporters
-  [ -z "$BACKUP" ] || ready_backup
-  [ -z "$FIREWALL" ] || ready_firewall "$share"
-  if [ -z "$NO_START" ] && [ -z "$DRY_RUN" ]; then smoke "$(service_url nllbd.socket)" || fail "the daemon runs and does not translate"; fi
 }
 
 upgrade() {

@@ -93,7 +93,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """503 unless this daemon serves now; health answers always."""
     if request[EXCHANGE].route not in HEALTH_ROUTES:
         context = request.app[CONTEXT]
-        context.lifecycle.check_admits(is_first_on_connection=is_first_on_connection(request))
+        is_owed = is_first_on_connection(request) or context.lifecycle.has_successor
+        context.lifecycle.check_admits(is_first_on_connection=is_owed)
         if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):
             raise NotReady("the translation engine is not running", retry_after_s=5.0)
     return await handler(request)

@@ -70,6 +70,9 @@ class KeyCache:
     """Keys by digest and id, and sessions that were revoked. One event loop.
 
     Without `attach` nothing is known, and every look-up of a stored key's text raises StoreUnavailable.
+
+    Attributes:
+        limited_accounts: those of active keys with a monthly quota, as of the last half minute.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, utc_now: Callable[[], datetime] = _utc_now) -> None:
@@ -85,6 +88,7 @@ class KeyCache:
         self._looking: asyncio.Task[None] | None = None
         self._changed: _Ids | None = None
         self._num_active = 0
+        self.limited_accounts: frozenset[str] = frozenset()
         self._counted_at = -math.inf
         self._failed_at: float | None = None
         self._refreshing: asyncio.Task[bool] | None = None
@@ -281,11 +285,14 @@ class KeyCache:
     async def _count(self) -> None:
         """How many keys are active; of many it takes a while."""
         now, number = self._utc_now(), 0
+        limited: set[str] = set()
         held = list(self._by_id.values())
         for first in range(0, len(held), _SLICE):
-            number += sum(key.is_active(now) for key in held[first : first + _SLICE])
+            active = [key for key in held[first : first + _SLICE] if key.is_active(now)]
+            number += len(active)
+            limited.update(key.account for key in active if key.limits.monthly_characters is not None)
             await asyncio.sleep(0)
-        self._num_active, self._counted_at = number, self._clock()
+        self._num_active, self.limited_accounts, self._counted_at = number, frozenset(limited), self._clock()
 
     def _put(self, key: KeyRecord) -> None:
         self._has_held_keys = True

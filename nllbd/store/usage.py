@@ -6,14 +6,18 @@ While the database is away the running segment goes on; when it holds `MAX_ACCOU
 journal it is sealed, summed up on disk and leaves memory, which so stays bounded.
 
 What can be lost: nothing when the daemon is killed; what was booked since the last flush when the machine loses power.
-Figures of this month, for quotas: what the database had at the last flush, all hosts together, and what this daemon has
-booked since.
+Figures of this month, for quotas: what the database had when it was asked last, all hosts together, and what this
+daemon has booked since. The database is asked for the accounts that are in use here with every flush, for all that have
+a quota every `REFRESH_S`, and for one with a quota that comes after a pause at once, beside its request. While it is
+away memory follows the accounts with quotas and as many others as it takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
@@ -28,9 +32,13 @@ from nllbd.store.journal import Journal, encode
 from nllbd.store.records import UsageBatch, UsageEntry
 
 FLUSH_S = 2.0
+#: How old a figure of other hosts may be for an account with a quota: with a flush and a query on top below 5 s.
+REFRESH_S = 2.0
+STALE_S = 5.0
 MAX_ACCOUNTS = 20_000
 MAX_SEGMENT_BYTES = 8 << 20
 _SHRINK_ABOVE_BYTES = 64 << 10
+_ENTRIES_A_TURN = 1000
 _MAX_NAME = 200
 
 logger = log.get_logger(__name__)
@@ -52,7 +60,7 @@ _Sums = dict[tuple[str, date], UsageEntry]
 @dataclass(slots=True)
 class _Sealed:
     """A segment that takes no more bookings. `entries` None: only the journal has them. `is_ours`: booked by this
-    daemon, so its characters are among those of this month already.
+    daemon, so its characters are among those of this month already. `at_risk`: characters that the journal lacks.
     """
 
     id: str
@@ -60,6 +68,7 @@ class _Sealed:
     in_journal: bool
     is_ours: bool = True
     is_damaged: bool = False
+    at_risk: int = 0
 
 
 def utc_today() -> date:
@@ -71,6 +80,7 @@ class UsageMeter:
 
     Attributes:
         lost_characters: booked, but dropped: neither the disk nor the database took them, and memory was full.
+        wanted: accounts whose figures are to be asked for at once; `is_wanted` is set when one comes.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class UsageMeter:
         journal: Journal | None = None,
         left_behind: Collection[str] = (),
         today: Callable[[], date] = utc_today,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._today = today
@@ -89,6 +100,11 @@ class UsageMeter:
         self._stored: dict[str, int] = {}
         self._unflushed: defaultdict[str, int] = defaultdict(int)
         self._held: defaultdict[str, int] = defaultdict(int)
+        self._clock = clock
+        self._asked_at: dict[str, float] = {}  # of the accounts with quotas: when the database said what they used
+        self._at_risk = 0  # characters of the running segment that the journal did not take
+        self.wanted: set[str] = set()
+        self.is_wanted = asyncio.Event()
         self.lost_characters = 0
 
     @property
@@ -112,7 +128,7 @@ class UsageMeter:
             return
         self._sums[key] = entry if known is None else _add(known, entry)
         self._write(entry)
-        if _month_of(entry.day) == self._this_month():
+        if _month_of(entry.day) == self._this_month() and self._is_followed(entry.account):
             self._unflushed[entry.account] += entry.characters
 
     def used_this_month(self, account: str) -> int:
@@ -129,6 +145,7 @@ class UsageMeter:
         if limit is None:
             yield
             return
+        self._want(account)
         used = self.used_this_month(account) + self._held.get(account, 0)
         if used + characters > limit:
             raise QuotaExceeded(
@@ -146,8 +163,20 @@ class UsageMeter:
 
     async def load(self, store: UsageSink) -> None:
         """Read this month's totals of all accounts. Raises StoreUnavailable."""
-        first, last = _days_of(self._this_month())
-        self._stored = dict(await store.usage_totals(first, last))
+        async with self._flushing:
+            first, last = _days_of(self._this_month())
+            self._stored = dict(await store.usage_totals(first, last))
+
+    async def refresh(self, store: UsageSink, limited: Collection[str] = ()) -> None:
+        """Ask what all hosts booked on `limited` accounts, those with quotas, if it was not known a moment ago, and on
+        the wanted ones. Raises StoreUnavailable.
+        """
+        async with self._flushing:
+            self.is_wanted.clear()
+            due_at = self._clock() - REFRESH_S
+            due = {account for account in limited if self._asked_at.get(account, -math.inf) <= due_at}
+            await self._refresh_totals(store, due | self.wanted, due | self.wanted)
+            self.wanted.clear()
 
     async def flush(self, store: UsageSink) -> None:
         """Bring everything booked so far into the database. Raises StoreUnavailable; nothing is lost then."""
@@ -159,7 +188,7 @@ class UsageMeter:
                 if self._sums:
                     self._seal(keep=True)
                     touched |= await self._send_sealed(store)
-                await self._refresh_totals(store, touched)
+                await self._refresh_totals(store, touched, touched & self._asked_at.keys())
             except StoreUnavailable:
                 await self._settle()
                 raise
@@ -171,13 +200,23 @@ class UsageMeter:
                 await self.flush(store)
         except StoreUnavailable:
             logger.warning("usage is left in the journal", segments=self.num_segments, sums=self.num_unflushed)
+        finally:
+            self._tell_losses()
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
+
+    def _tell_losses(self) -> None:
+        """What neither the database nor the journal took ends with the process."""
+        lost = self._at_risk + sum(segment.at_risk for segment in self._sealed)
+        if lost:
+            self.lost_characters += lost
+            logger.error("usage is lost: neither the database nor the disk took it", characters=lost)
 
     # The running segment
 
     def _write(self, entry: UsageEntry) -> None:
         if self._journal is None:
+            self._at_risk += entry.characters
             return
         try:
             self._journal.append(encode(entry))
@@ -185,6 +224,7 @@ class UsageMeter:
             if self._is_journaled:
                 logger.error("usage journal cannot be written; kept in memory", reason=error.strerror or str(error))
             self._is_journaled = False
+            self._at_risk += entry.characters
         else:
             if self._journal.size > MAX_SEGMENT_BYTES:
                 self._make_room()
@@ -199,10 +239,9 @@ class UsageMeter:
     def _seal(self, *, keep: bool) -> None:
         entries = tuple(self._sums.values()) if keep else None
         segment = self._journal.seal() if self._journal is not None else ""
-        self._sealed.append(
-            _Sealed(segment or uuid.uuid4().hex, entries, in_journal=bool(segment) and self._is_journaled)
-        )
-        self._sums = {}
+        in_journal = bool(segment) and self._is_journaled
+        self._sealed.append(_Sealed(segment or uuid.uuid4().hex, entries, in_journal, at_risk=self._at_risk))
+        self._sums, self._at_risk = {}, 0
         self._is_journaled = self._journal is not None
 
     # Sealed segments
@@ -231,7 +270,7 @@ class UsageMeter:
         if num_damaged:
             segment.is_damaged = True
             logger.warning("usage journal: damaged records are set aside", segment=segment.id, records=num_damaged)
-        return tuple(_summed(found).values())
+        return tuple((await asyncio.to_thread(_summed, found)).values())
 
     async def _send(self, store: UsageSink, segment: _Sealed, entries: tuple[UsageEntry, ...]) -> None:
         try:
@@ -241,7 +280,7 @@ class UsageMeter:
         except NllbdError as error:
             await self._set_aside(segment, entries, error)
         else:
-            self._count_stored(segment, entries)
+            await self._count_stored(segment, entries)
             if self._journal is not None:
                 done = self._journal.set_aside if segment.is_damaged else self._journal.drop
                 await self._touch_disk(done, segment.id)
@@ -254,24 +293,42 @@ class UsageMeter:
             self.lost_characters += sum(entry.characters for entry in entries)
         logger.error("usage was refused by the database", segment=segment.id, reason=error.message)
 
-    def _count_stored(self, segment: _Sealed, entries: tuple[UsageEntry, ...]) -> None:
+    async def _count_stored(self, segment: _Sealed, entries: tuple[UsageEntry, ...]) -> None:
         month = self._this_month()
-        for entry in entries:
-            if _month_of(entry.day) != month:
+        for index, entry in enumerate(entries):
+            if index % _ENTRIES_A_TURN == _ENTRIES_A_TURN - 1:
+                await asyncio.sleep(0)
+            if _month_of(entry.day) != month or month != self._month:
                 continue
             self._stored[entry.account] = self._stored.get(entry.account, 0) + entry.characters
-            if segment.is_ours:
+            if segment.is_ours and entry.account in self._unflushed:
                 self._unflushed[entry.account] -= entry.characters
                 if self._unflushed[entry.account] <= 0:
                     del self._unflushed[entry.account]
 
-    async def _refresh_totals(self, store: UsageSink, accounts: set[str]) -> None:
-        """What other hosts booked on the accounts that are in use here."""
-        if accounts:
-            month = self._this_month()
-            totals = await store.usage_totals(*_days_of(month), accounts)
-            if month == self._this_month():
-                self._stored |= totals
+    async def _refresh_totals(self, store: UsageSink, accounts: set[str], limited: set[str]) -> None:
+        """What all hosts booked on these accounts; of those with quotas, `limited`, it is noted that we know it."""
+        if not accounts:
+            return
+        month, asked_at = self._this_month(), self._clock()
+        totals = await store.usage_totals(*_days_of(month), accounts)
+        if month == self._this_month():
+            self._stored |= totals
+            self._asked_at |= dict.fromkeys(limited, asked_at)
+
+    # Quotas
+
+    def _want(self, account: str) -> None:
+        """Have the database asked about an account with a quota, unless it was a moment ago."""
+        if self._clock() - self._asked_at.get(account, -math.inf) > STALE_S and account not in self.wanted:
+            self._asked_at.setdefault(account, -math.inf)
+            self.wanted.add(account)
+            self.is_wanted.set()
+
+    def _is_followed(self, account: str) -> bool:
+        """Whether memory knows what an account has not in the database yet: of all that have quotas, of others while
+        there is room."""
+        return account in self._unflushed or account in self._asked_at or len(self._unflushed) < MAX_ACCOUNTS
 
     async def _settle(self) -> None:
         """The database is away: take out of memory what the journal has, and see that it is on the disk."""

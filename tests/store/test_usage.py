@@ -109,6 +109,102 @@ async def test_what_other_hosts_booked_counts_once_the_account_is_used_here() ->
     assert meter.used_this_month("key:a") == 151
 
 
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def book_elsewhere(sink: Sink, characters: int, account: str = "key:a") -> None:
+    sink.figures[account, DAY] += characters
+
+
+async def test_what_other_hosts_use_of_a_quota_is_known_before_the_account_is_used_here() -> None:
+    clock, sink = Clock(), Sink()
+    meter = UsageMeter(today=lambda: DAY, clock=clock)
+    await meter.refresh(sink, {"key:a"})
+    book_elsewhere(sink, 1000)
+    clock.now += usage.REFRESH_S
+    await meter.refresh(sink, {"key:a"})
+    with pytest.raises(QuotaExceeded), meter.hold("key:a", 1, 1000):
+        pass
+    assert not meter.is_wanted.is_set()
+
+
+async def test_an_account_with_a_quota_that_comes_after_a_pause_is_asked_for_at_once() -> None:
+    clock, sink = Clock(), Sink()
+    meter = UsageMeter(today=lambda: DAY, clock=clock)
+    book_elsewhere(sink, 1000)
+    with meter.hold("key:a", 1, None), meter.hold("key:b", 1, None):
+        assert not meter.is_wanted.is_set()  # without a quota nobody waits for figures
+    with meter.hold("key:a", 400, 1000):
+        meter.book(entry(400))
+    assert (meter.is_wanted.is_set(), meter.wanted) == (True, {"key:a"})
+    sink.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await meter.refresh(sink)
+    assert meter.wanted == {"key:a"}
+    sink.is_away = False
+    await meter.refresh(sink)
+    assert (meter.is_wanted.is_set(), meter.wanted, meter.used_this_month("key:a")) == (False, set(), 1400)
+    with pytest.raises(QuotaExceeded), meter.hold("key:a", 1, 1000):
+        pass
+    assert not meter.is_wanted.is_set()
+    clock.now += usage.STALE_S + 1
+    with pytest.raises(QuotaExceeded), meter.hold("key:a", 1, 1000):
+        pass
+    assert meter.is_wanted.is_set()
+
+
+async def test_memory_follows_quotas_and_not_every_stranger_while_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "MAX_ACCOUNTS", 10)
+    meter, sink = make_meter(tmp_path), Sink(is_away=True)
+    for number in range(300):
+        meter.book(entry(1, f"jwt:{number}"))
+        with meter.hold("key:a", 1, 1000):
+            meter.book(entry(1))
+    assert len(meter._unflushed) <= 11
+    assert meter.num_unflushed <= 10
+    assert meter.used_this_month("key:a") == 300
+    sink.is_away = False
+    await meter.flush(sink)
+    assert sink.figures["key:a", DAY] == 300
+    assert sum(sink.figures.values()) == 600
+    assert meter.used_this_month("key:a") == 300
+    assert meter.used_this_month("jwt:299") == 1
+    assert not meter._unflushed
+    await meter.close(sink)
+
+
+async def test_what_neither_disk_nor_database_took_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter, sink = make_meter(tmp_path), Sink()
+    meter.book(entry(5))
+    await meter.flush(sink)
+    sink.is_away = True
+    meter.book(entry(7))
+    monkeypatch.setattr(os, "write", _no_space)
+    meter.book(entry(11))
+    await meter.close(sink)
+    monkeypatch.undo()
+    assert meter.lost_characters == 11
+    again = make_meter(tmp_path)
+    sink.is_away = False
+    await again.flush(sink)
+    assert sink.figures["key:a", DAY] == 12
+    await again.close(sink)
+    assert again.lost_characters == 0
+
+
+def _no_space(_file: int, _content: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 async def test_a_lost_answer_does_not_count_twice(tmp_path: Path) -> None:
     meter, sink = make_meter(tmp_path), Sink(loses_answers=True)
     meter.book(entry(5))

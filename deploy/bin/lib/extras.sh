@@ -2,7 +2,7 @@
 # What a host may have besides: nginx and its certificate, the firewall, backups, exporters. Each by its flag.
 
 ready_edge() { # ready_edge SHARE: nginx before the daemon of this host (or before others: --server)
-  packages nginx-light openssl
+  packages nginx openssl
   local arguments=(--server-name "$EDGE") server
   for server in ${SERVERS:-127.0.0.1:8000}; do arguments+=(--server "$server"); done
   if [ -n "$CDN" ]; then arguments+=(--cdn "$CDN"); fi
@@ -25,10 +25,10 @@ note_edge() {
 
 ready_certificate() { # a real certificate in place of the self-signed one, renewed by certbot's own timer
   packages certbot
-  local script=$1/deploy/certificates/bin/certificate-request
+  local script=$1/deploy/certificates/bin/certificate-issue
   [ -x "$script" ] || fail "this release has no $script"
   [ -e "/etc/letsencrypt/live/$EDGE/fullchain.pem" ] ||
-    change "ask for a certificate of $EDGE" "$script" --email "$CERTBOT" "$EDGE"
+    change "ask for a certificate of $EDGE" "$script" --domain "$EDGE" --email "$CERTBOT"
   enable certbot.timer
   start certbot.timer
 }

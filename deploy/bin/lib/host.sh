@@ -58,7 +58,15 @@ listen_on() {
 
 # Commands and scripts follow the release in use.
 ready_commands() {
-  place /usr/local/bin/nllbd "$NLLBD_HOME/current/bin/nllbd"
+  put /usr/local/bin/nllbd 755 <<'SCRIPT'
+#!/bin/sh
+# Written by install.sh. Root's commands look at what the daemon looks at: its database and its secrets. Without this
+# `nllbd keys create` would make a key in a database of root's own.
+if [ "$(id -u)" = 0 ]; then
+  export STATE_DIRECTORY="${STATE_DIRECTORY:-/var/lib/nllbd}" CREDENTIALS_DIRECTORY="${CREDENTIALS_DIRECTORY:-/etc/nllbd/credentials}"
+fi
+exec /opt/nllbd/current/bin/nllbd "$@"
+SCRIPT
   place "$LIBRARY/deploy" "$NLLBD_HOME/current/share/deploy"
   local name
   for name in backup backup-verify restore; do

@@ -90,13 +90,37 @@ ready_release() { # ready_release VERSION
   change "make the release $1 of $SOURCE" make_release "$folder" "$hash"
 }
 
+# Without a daemon: the scripts and units alone.
+ready_tools() {
+  local folder=$NLLBD_HOME/releases/$1
+  [ -e "$folder/RELEASE" ] || change "put the tools of $1 into $folder" make_tools "$folder"
+  place "$NLLBD_HOME/current" "releases/$1"
+  place "$LIBRARY/deploy" "$NLLBD_HOME/current/share/deploy"
+}
+
+make_tools() {
+  rm -rf "$1.new"
+  mkdir -p "$1.new"
+  copy_share "$1.new"
+  printf 'tools\n' >"$1.new/RELEASE"
+  mv -T "$1.new" "$1"
+}
+
+copy_share() { # what outlives the source: scripts, units, configurations
+  mkdir -p "$1/share"
+  cp -r "$SOURCE/deploy" "$SOURCE/systemd" "$SOURCE/constraints.txt" "$1/share/"
+  find "$1/share" -name __pycache__ -prune -exec rm -rf {} +
+  chmod -R go+rX,go-w "$1"
+  chown -R root:root "$1"
+}
+
 make_release() {
   local folder=$1 new=$1.new python dependencies site scratch
   python=$(realpath "$(python_program)")
   dependencies=$(packages_of "$NLLBD_HOME/dependencies/$(dependencies_name)")
   rm -rf "$new"
   site=$new/lib/python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages
-  mkdir -p "$new/bin" "$site" "$new/share"
+  mkdir -p "$new/bin" "$site"
   printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")" >"$new/pyvenv.cfg"
   ln -s "$python" "$new/bin/python"
   printf '%s\n' "$dependencies" >"$site/dependencies.pth"
@@ -108,11 +132,8 @@ make_release() {
   # The command names the place where the release will lie.
   printf '#!%s/bin/python\nimport sys\nfrom nllbd.cli import main\nsys.exit(main())\n' "$folder" >"$new/bin/nllbd"
   chmod 755 "$new/bin/nllbd"
-  cp -r "$SOURCE/deploy" "$SOURCE/systemd" "$SOURCE/constraints.txt" "$new/share/"
-  find "$new/share" -name __pycache__ -prune -exec rm -rf {} +
   "$python" -m compileall -q "$site/nllbd" >/dev/null
-  chmod -R go+rX,go-w "$new"
-  chown -R root:root "$new"
+  copy_share "$new"
   printf '%s\n' "$2" >"$new/RELEASE"
   mv -T "$new" "$folder"
 }

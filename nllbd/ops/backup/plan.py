@@ -23,7 +23,7 @@ DEFAULT_PATHS = (
     "/etc/redis",
     "/etc/prometheus",
     "/etc/nftables.conf",
-    "/etc/systemd/system",
+    "/etc/systemd/system/nllbd*",
 )
 _PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -48,13 +48,15 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One host's backup. `folder`: for what a run needs on disk; root's alone. `host`: the name in the repository."""
+    """One host's backup. `paths` may be patterns. `folder`: what a run needs on disk; root's alone. `host`: its name
+    in the repository.
+    """
 
     repository: str
     password_file: Path
     s3_credentials_file: Path | None = None
     cacert: Path | None = None
-    paths: tuple[Path, ...] = tuple(map(Path, DEFAULT_PATHS))
+    paths: tuple[str, ...] = DEFAULT_PATHS
     exclude: tuple[str, ...] = ()
     weights: bool = False
     redis: bool = True
@@ -142,7 +144,7 @@ def _checked(table: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any
             raise ConfigError(f"{where}: {name}: expected a list of texts")
         values[name] = Path(raw) if kind is Path else raw
     if "paths" in values:
-        values["paths"] = tuple(map(Path, values["paths"]))
+        values["paths"] = tuple(values["paths"])
     if "exclude" in values:
         values["exclude"] = tuple(values["exclude"])
     return values

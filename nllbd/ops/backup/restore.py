@@ -6,15 +6,11 @@ Nothing that is there is overwritten unless that was asked for, and never under 
 from __future__ import annotations
 
 import fcntl
-import grp
 import json
-import os
-import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +18,12 @@ from typing import Any
 from nllbd.config import load_settings
 from nllbd.errors import ConfigError, NllbdError, NotReady
 from nllbd.ops import asking
-from nllbd.ops.backup import facts, models, postgres, redis, sqlite, tree
+from nllbd.ops.backup import facts, models, place, postgres, redis, sqlite, tree
 from nllbd.ops.backup.manifest import Manifest, Piece
 from nllbd.ops.backup.plan import Plan
 from nllbd.ops.backup.restic import BackupError, Restic
 from nllbd.ops.backup.run import DATABASE, Say, check_key, locked, read_settings, sqlite_path
-from nllbd.ops.backup.verify import checked, compare_canary, newest
+from nllbd.ops.backup.verify import checked, compare_canary, newest, remove_leftovers, scratch
 from nllbd.ops.trial import give_to_service
 
 KINDS = ("files", "state", "database", "redis", "models", "weights")
@@ -73,6 +69,7 @@ def restore(plan: Plan, wishes: Wishes, say: Say) -> dict[str, float]:
     with locked(plan):
         restic = Restic(plan)
         restic.unlock()
+        remove_leftovers(plan)
         manifest = newest(restic, wishes.run)
         work = _Restore(plan, wishes, restic, manifest, say)
         say(f"      backup      of {manifest.host}, {manifest.time}, nllbd {manifest.version}, model {manifest.model}")
@@ -138,34 +135,17 @@ def _running_daemons(journal: Path) -> int:
 
 
 def _files(work: _Restore, piece: Piece) -> None:
-    work.restic.restore_files(piece.snapshot, work.wishes.root)
-    _rename_owners(work, [work.inside(path) for path in piece.details["paths"]])
+    _put_files(work, piece, piece.details["paths"])
     work.say(f"ok    files       {', '.join(piece.details['paths'])}")
     if work.is_here and _has_systemd():
         subprocess.run(["systemctl", "daemon-reload"], check=False)
 
 
-def _rename_owners(work: _Restore, tops: Iterable[Path]) -> None:
-    """Ids are numbers of the lost host; give each file to who has that name here."""
-    if os.geteuid() != 0:
-        return
-    users = _moved(work.manifest.owners["users"], lambda name: pwd.getpwnam(name).pw_uid)
-    groups = _moved(work.manifest.owners["groups"], lambda name: grp.getgrnam(name).gr_gid)
-    for path in (path for top in tops for path in (top, *top.rglob("*"))):
-        facts_of = path.lstat()
-        user, group = users.get(facts_of.st_uid, -1), groups.get(facts_of.st_gid, -1)
-        if (user, group) != (-1, -1):
-            os.chown(path, user, group, follow_symlinks=False)
-
-
-def _moved(names: Any, number_of: Callable[[str], int]) -> dict[int, int]:
-    """Numbers that are others on this host."""
-    moved = {}
-    for number, name in names.items():
-        with suppress(KeyError):
-            if number_of(name) != int(number):
-                moved[int(number)] = number_of(name)
-    return moved
+def _put_files(work: _Restore, piece: Piece, tops: Sequence[str]) -> None:
+    """By way of a folder of our own: restic does not replace links that are there."""
+    with scratch(work.plan) as folder:
+        work.restic.restore_files(piece.snapshot, folder)
+        place.put(folder, work.wishes.root, place.Owners.here(work.manifest.owners), tops)
 
 
 def _state(work: _Restore, piece: Piece) -> None:
@@ -224,8 +204,7 @@ def _redis(work: _Restore, piece: Piece) -> None:
 
 
 def _weights(work: _Restore, piece: Piece) -> None:
-    work.restic.restore_files(piece.snapshot, work.wishes.root)
-    _rename_owners(work, [work.inside(piece.details["folder"])])
+    _put_files(work, piece, [piece.details["folder"]])
     work.say(f"ok    weights     {piece.details['folder']}")
 
 

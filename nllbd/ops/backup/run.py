@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import grp
 import json
 import os
@@ -150,9 +151,9 @@ def write_metrics(plan: Plan, name: str, samples: list[Sample], helps: dict[str,
 
 def _files(run: _Run) -> Piece:
     plan = run.plan
-    present = [path for path in plan.paths if path.exists()]
+    present = sorted({Path(name) for pattern in plan.paths for name in glob.glob(pattern)})
     if not present:
-        raise BackupError(f"none of {', '.join(map(str, plan.paths))} exists")
+        raise BackupError(f"none of {', '.join(plan.paths)} exists")
     exclude = (str(plan.password_file), str(plan.credentials / PASSWORD), *plan.exclude)
     stored = run.restic.store_files("files", run.time, present, exclude)
     return _piece("files", stored, paths=[str(path) for path in present])

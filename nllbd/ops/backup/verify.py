@@ -51,12 +51,12 @@ def verify(plan: Plan, say: Say, run: str = "") -> Manifest:
     with locked(plan):
         restic = Restic(plan)
         restic.unlock()
-        _remove_leftovers(plan)
+        remove_leftovers(plan)
         restic.check(plan.check_percent)
         say(f"ok    repository  whole; {plan.check_percent} % of its data read")
         manifest = newest(restic, run)
-        with _scratch(plan) as scratch:
-            _verify_in(scratch, plan, restic, manifest, say)
+        with scratch(plan) as folder:
+            _verify_in(folder, plan, restic, manifest, say)
     now = time.time()
     age_s = now - datetime.fromisoformat(manifest.time).timestamp()
     samples = [Sample(name, round(value, 3)) for name, value in zip(HELPS, (now, age_s), strict=True)]
@@ -223,7 +223,7 @@ def _credentials(scratch: Path, plan: Plan) -> Path | None:
 
 
 @contextmanager
-def _scratch(plan: Plan) -> Iterator[Path]:
+def scratch(plan: Plan) -> Iterator[Path]:
     """A folder for what was restored, secrets among it: the service's alone, and gone afterwards whatever happens."""
     folder = Path(mkdtemp(prefix=_SCRATCH, dir=plan.folder))
     try:
@@ -232,7 +232,7 @@ def _scratch(plan: Plan) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(plan: Plan) -> None:
-    """What a verification that was killed left."""
+def remove_leftovers(plan: Plan) -> None:
+    """What a verification or a restore that was killed left. Call under the lock."""
     for folder in plan.folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ def test_a_role_that_a_host_has_not_keeps_its_ports_closed(source: Path) -> None
     file = source / "firewall.toml"
     file.write_text(file.read_text("utf-8").replace('["edge", "app", "data", "monitoring"]', '["app"]'), "utf-8")
     shown = render("nft", "--source", source).stdout
-    assert "8000-8007" in shown
+    assert "8000-8009" in shown
     assert "9100" in shown  # an exporter is everywhere
     assert not any(port in shown for port in ("443", "5432", "9090"))
 

@@ -29,10 +29,13 @@ map $nllbd_key $nllbd_retry_after_429 {
 """
 
 
-def install(folder: Path, servers: list[str], *options: str, unlimited: bool = True, **ports: int) -> None:
+def install(
+    folder: Path, servers: list[str], *options: str, unlimited: bool = True, netns: str | None = None, **ports: int
+) -> None:
     """`nginx-install` into `folder` for ports of 127.0.0.1. `options` are its own."""
     ports = {name: ports.get(name) or free_port() for name in ("http_port", "https_port", "status_port")}
-    command = [str(INSTALL), "--folder", str(folder), "--run-folder", str(folder / "run"), *options]
+    command = ["ip", "netns", "exec", netns] if netns else []
+    command += [str(INSTALL), "--folder", str(folder), "--run-folder", str(folder / "run"), *options]
     if "--address" not in options:
         command += ["--address", "127.0.0.1"]
     for name, port in ports.items():
@@ -57,17 +60,25 @@ class Edge(Nginx):
         with Edge(tmp_path, [one.address, two.address]) as edge, Traffic(edge.url, clients=2, cafile=edge.cafile):
             edge.upstream("drain", two.address, "--wait", "30")
 
+    `ports`: https_port, http_port, status_port, where they must be certain ones.
+
     Attributes:
         url, http_url, status_url: where it serves TLS, plain HTTP, and its own state.
         cafile: what its self-signed certificate is checked against (name: localhost).
     """
 
     def __init__(
-        self, folder: Path, servers: list[str], *options: str, unlimited: bool = True, netns: str | None = None
+        self,
+        folder: Path,
+        servers: list[str],
+        *options: str,
+        unlimited: bool = True,
+        netns: str | None = None,
+        **ports: int,
     ) -> None:
-        self.https_port, self.http_port, self.status_port = free_port(), free_port(), free_port()
-        ports = {"https_port": self.https_port, "http_port": self.http_port, "status_port": self.status_port}
-        install(folder, servers, *options, unlimited=unlimited, **ports)
+        ports = {name: ports.get(name) or free_port() for name in ("https_port", "http_port", "status_port")}
+        self.https_port, self.http_port, self.status_port = ports.values()
+        install(folder, servers, *options, unlimited=unlimited, netns=netns, **ports)
         self.cafile = folder / "nllbd/site/certificate/fullchain.pem"
         super().__init__(folder, list(ports.values()), netns=netns, prefix=None)
 
@@ -85,7 +96,8 @@ class Edge(Nginx):
 
     def upstream(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`nginx-upstream`, as it was installed."""
-        command = [str(self.folder / "nllbd/bin/nginx-upstream"), "--folder", str(self.folder), *arguments]
+        command = ["ip", "netns", "exec", self.netns] if self.netns else []
+        command += [str(self.folder / "nllbd/bin/nginx-upstream"), "--folder", str(self.folder), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert not check or done.returncode == 0, f"nginx-upstream {arguments}: {done.returncode}\n{done.stderr}"
         return done

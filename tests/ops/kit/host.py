@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,19 @@ class Host:
         if not (line := self._holder.stdout.readline()):
             raise RuntimeError(f"host {self.name} cannot be made: see above")
         return line.rstrip("\n")
+
+
+@contextmanager
+def network(name: str) -> Iterator[str]:
+    """A network namespace of that name with nothing but loopback, for `Host(netns=...)` and for who talks to it."""
+    need_root()
+    need("ip")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 #: Asking too early is refused; `--wait` does the rest.

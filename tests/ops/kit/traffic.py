@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import json
 import os
+import socket
 import ssl
 import threading
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
+import aiohttp.abc
 
 CLONE_NEWNET = 0x40000000
 
@@ -56,6 +58,7 @@ class Traffic:
 
     Attributes:
         outcomes: of all finished requests, in the order in which they ended.
+        addresses: where names are, e.g. `{"api.example.test": "127.0.0.1"}`; others are looked up.
         netns: sends from this network namespace (`ip netns`; needs root).
         keepalive: connections are used again; False makes a new one for each request.
         retry_stale: send again, once, what went out on a kept connection that was closed before a byte of the answer
@@ -78,13 +81,14 @@ class Traffic:
         keepalive: bool = True,
         retry_stale: bool = False,
         echoes: bool = False,
+        addresses: Mapping[str, str] | None = None,
         netns: str | None = None,
     ) -> None:
         assert (rate is None) != (clients is None), "give rate or clients"
         self.url, self.path, self.headers, self.body = url.rstrip("/"), path, dict(headers or {}), body
         self.rate, self.clients, self.timeout_s = rate, clients, timeout_s
         self.keepalive, self.retry_stale = keepalive, retry_stale
-        self.echoes, self.netns = echoes, netns
+        self.echoes, self.addresses, self.netns = echoes, dict(addresses or {}), netns
         self.num_stale = 0
         self._tls = ssl.create_default_context(cafile=str(cafile)) if cafile else None
         self.outcomes: list[Outcome] = []
@@ -173,7 +177,9 @@ class Traffic:
             self._changed.notify_all()
 
     async def _send_all(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, force_close=not self.keepalive, ssl=self._tls or True)
+        connector = aiohttp.TCPConnector(
+            limit=0, force_close=not self.keepalive, ssl=self._tls or True, resolver=_Resolver(self.addresses)
+        )
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
@@ -230,6 +236,17 @@ class Traffic:
         if outcome.status != 200:
             return False
         return not self.echoes or str(outcome.number) in json.loads(outcome.body)["translated_text"]
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        return await super().resolve(self._addresses.get(host, host), port, family)
 
 
 async def _note_reuse(_session: Any, context: Any, _params: Any) -> None:

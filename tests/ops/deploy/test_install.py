@@ -1,0 +1,137 @@
+"""install.sh on a booted bare host: everything by one command, twice, by halves, and away again."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ops.deploy.world import SERVER_NAME, SETTINGS, Server, Wiring, make_source, traffic
+from tests.ops.kit.programs import CHECKOUT, need, need_root
+
+pytestmark = pytest.mark.ops
+
+BIN = CHECKOUT / "deploy/bin"
+EXTRAS = ("--edge", SERVER_NAME, "--firewall-confirmed", "--exporters", "--backup")
+#: Where an installation could leave something.
+LISTING = """
+find /etc /opt /usr/local /usr/lib/systemd /var/lib /var/cache /root /home -xdev \
+  \\( -path /opt/test-environment -o -path /var/cache/ldconfig -o -path /var/lib/systemd -o -path /var/lib/nginx \
+     -o -path '/etc/systemd/system/*.wants/nginx.service' -o -path '/etc/systemd/system/*.wants/prometheus-*' \\) \
+  -prune -o -print | sort
+getent passwd; getent group; nft list tables
+"""
+
+
+@pytest.fixture(scope="module")
+def wiring() -> Iterator[Wiring]:
+    need_root()
+    need("ip", "nginx", "nft", "prometheus-node-exporter", "prometheus-nginx-exporter", "restic")
+    with Wiring(["solo"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bare(wiring: Wiring) -> Iterator[Server]:
+    server = Server("solo", netns=wiring.spaces["solo"])
+    try:
+        yield server.boot()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("sources"), "1.0.0")
+
+
+def listing(server: Server) -> str:
+    return server.run("bash", "-c", LISTING).stdout
+
+
+def test_from_bare_to_running_and_back(
+    bare: Server, source: Path, wiring: Wiring, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bare.give(source)
+    before = listing(bare)
+
+    said = bare.install(source, "--dry-run", *EXTRAS).stderr
+    assert "would: make the account nllbd" in said
+    assert "nothing was changed" in said
+    assert listing(bare) == before
+
+    bare.host.write("/etc/nllbd/nllbd.toml", SETTINGS + "# the operator's own\n")
+    bare.install(source, *EXTRAS)
+    for unit in ("nllbd.service", "nginx.service", "prometheus-node-exporter.service", "nllbd-backup.timer"):
+        assert bare.host.show(unit, "ActiveState") == "active", unit
+    assert bare.host.show("nllbd.service", "User") == "nllbd"
+    secrets = bare.run("stat", "-c", "%a %U", "/etc/nllbd/credentials", "/etc/nllbd/credentials/api_key").stdout
+    assert secrets.split() == ["700", "root", "600", "root"]
+    assert bare.key() not in bare.run("journalctl", "--no-pager").stdout
+    assert "the operator's own" in bare.run("cat", "/etc/nllbd/nllbd.toml").stdout
+
+    key = bare.run("nllbd", "keys", "create", "Ada").stdout.split()[1]  # as root: in the daemon's database
+    bare.host.write("/root/ada", key, 0o600)
+    bare.run("/usr/local/lib/nllbd/deploy/bin/smoke", "http://127.0.0.1:8000", "--key-file", "/root/ada")
+    bare.run("rm", "/root/ada")
+
+    with traffic(bare, bare.key(), wiring, tmp_path) as load:  # through firewall, TLS and nginx
+        load.wait_for(5)
+        pid = bare.host.show("nllbd.service", "MainPID")
+        again = bare.install(source, *EXTRAS).stderr
+        assert "nothing to do: everything is as it should be" in again
+        assert bare.host.show("nllbd.service", "MainPID") == pid
+        assert "nothing to do" in bare.install(source, "--dry-run", *EXTRAS).stderr
+
+        folder = tmp_path_factory.mktemp("newer")
+        bare.install(make_source(folder, "1.1.0"), "upgrade")
+        assert bare.version() == "1.1.0"
+        broken = make_source(folder, "1.2.0", {"nllbd/daemon.py": "\nraise RuntimeError('broken')\n"})
+        refused = bare.install(broken, "upgrade", check=False)
+        assert refused.returncode == 1
+        assert "1.2.0 was taken back; 1.1.0 is in use" in refused.stderr
+        bare.install(source, "rollback")
+        assert bare.version() == "1.0.0"
+        load.wait_for(5)
+    assert not load.failed, load.report()  # the socket held what came during each restart
+
+    kept = bare.install(source, "uninstall").stderr
+    assert "kept: /etc/nllbd" in kept
+    assert bare.run("test", "-e", "/etc/nllbd/credentials/api_key", check=False).returncode == 0
+    assert bare.host.show("nllbd.service", "LoadState") == "not-found"
+    bare.install(source, "uninstall", "--purge")
+    after = listing(bare)
+    assert set(after.splitlines()) - set(before.splitlines()) == set()
+    assert "nothing to do" in bare.install(source, "uninstall", "--purge").stderr
+
+
+def test_a_release_is_never_changed_under_its_version(bare: Server, source: Path, tmp_path: Path) -> None:
+    bare.install(source, "release")
+    changed = make_source(tmp_path / "changed", "1.0.0", {"nllbd/daemon.py": "# changed\n"})
+    bare.host.copy(changed, "/srv/changed")
+    refused = bare.run("/srv/changed/deploy/bin/install.sh", "release", check=False)
+    assert refused.returncode == 1
+    assert "differs" in refused.stderr
+    bare.install(source, "uninstall", "--purge")
+
+
+def test_dependencies_come_from_a_wheelhouse(bare: Server, source: Path, tmp_path: Path) -> None:
+    """Into an environment of their own that releases share; nothing is fetched."""
+    house = tmp_path / "house"
+    house.mkdir()
+    refused = _with_wheelhouse(bare, source, house)
+    assert refused.returncode != 0  # an empty house has nothing, and no index is asked
+    assert "No matching distribution" in refused.stderr
+    assert (
+        bare.run("ls", "/opt/nllbd/dependencies").stdout == ""
+        or ".new" in bare.run("ls", "/opt/nllbd/dependencies").stdout
+    )
+    bare.install(source, "uninstall", "--purge")
+
+
+def _with_wheelhouse(bare: Server, source: Path, house: Path) -> subprocess.CompletedProcess[str]:
+    bare.host.copy(house, "/srv/house")
+    script = f"{bare.give(source)}/deploy/bin/install.sh"
+    return bare.run(script, "release", "--wheelhouse", "/srv/house", check=False)
