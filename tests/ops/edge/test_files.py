@@ -194,6 +194,17 @@ def test_the_last_daemon_stays(upstream: Upstream) -> None:
 
 
 @pytest.mark.ops
+def test_a_daemon_that_is_alone_is_its_own_second_try(upstream: Upstream, folder: Path, tmp_path: Path) -> None:
+    blue = folder / "nllbd/upstreams/blue.conf"
+    assert blue.read_text().count(f"server {ONE} weight=1 max_fails=0 backup;") == 1
+    upstream("drain", TWO)
+    assert blue.read_text().count(f"server {ONE} weight=1 max_fails=0 backup;") == 2
+    install(tmp_path / "alone", [ONE])
+    of_one = (tmp_path / "alone/nllbd/upstreams/blue.conf").read_text()
+    assert of_one.count(f"server {ONE} weight=1 max_fails=0 backup;") == 2
+
+
+@pytest.mark.ops
 def test_pools_are_switched_only_to_daemons_that_are_up(upstream: Upstream) -> None:
     assert "no daemon that is up" in upstream("switch", "green").stderr
     upstream("add", "10.0.2.10:8000", "--pool", "green")

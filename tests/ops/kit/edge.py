@@ -16,7 +16,7 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 INSTALL = DEPLOY / "nginx/bin/nginx-install"
 NAMES = ("localhost", "api.example.test")
 
-#: For tests of something other than limits: site/rates.conf of a host that counts nothing (an empty key is not counted).
+#: For tests of something other than limits: site/rates.conf of a host that counts nothing (nginx counts no empty key).
 UNLIMITED = """\
 map "" $nllbd_nobody {
     default "";
