@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 from nllbd import metrics as m
 from nllbd.admission import Admission, Ticket
@@ -43,15 +41,17 @@ from nllbd.pacing import Pacer
 from nllbd.sched.sequence import SearchParams
 from nllbd.segments import Order, Segment, SegmentTranslation, SegmentTranslator, from_cache, gather
 from nllbd.streaming import EventOrder
-from nllbd.text.detect import Detection, Detector
+from nllbd.text.detect import MAX_CHARACTERS, Detection, Detector
+from nllbd.text.segment import MAX_TOKENS, Piece, split
 from nllbd.text.tokenizer import Tokenizer
+from nllbd.textwork import PATIENCE_S, TextWork
 from nllbd.timeouts import TimeLimit
 from nllbd.tracing import NO_TRACING, Tracing
 
 _INLINE_CHARACTERS = 1_000  # more text than this is planned in a thread: it is milliseconds of work
+_PLANNING_SHARE = 0.5  # of its time a request may wait for others' texts to be planned
 _MIN_WINDOW = 32
 _NAMES_A_SLICE = 64
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -101,14 +101,14 @@ class Translator:
         self._tracing = tracing
         self._planner = Planner(tokenizer, detector, max_segment_tokens(settings, checkpoint))
         self._usual_params: SearchParams | None = None
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nllbd-text")
+        self._text_work = TextWork()
         self._pacer = Pacer()
         self.inflight = InflightTable(engine, clock, self._count_asked)
         self._segments = SegmentTranslator(engine, self.inflight, tokenizer, metrics, self._pacer, cache, tracing)
         self.admission = Admission(settings.max_waiting_segments, settings.max_waiting_tokens, clock)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._text_work.close()
 
     def apply(self, settings: Settings) -> None:
         """Take over settings that changed live; jobs under way keep theirs."""
@@ -144,8 +144,22 @@ class Translator:
                 await task
 
     async def detect(self, text: str) -> Detection:
-        """The language of a text. In a thread: the detector's model takes a while to load and some time to run."""
-        return await self._in_thread(lambda: self._detector.detect(text))
+        """The language of a text. Raises Overloaded."""
+        return (await self.detect_all((text,)))[0]
+
+    async def detect_all(self, texts: Sequence[str]) -> list[Detection]:
+        """The languages of texts. In a thread: the detector's model takes a while to load and some time to run.
+
+        Raises Overloaded when others' texts would keep these waiting.
+        """
+        sizes = [min(len(text), MAX_CHARACTERS) for text in texts]
+        return await self._text_work.run("detect", sizes, [partial(self._detector.detect, text) for text in texts])
+
+    async def split_all(self, texts: Sequence[str], languages: Sequence[Language]) -> list[list[Piece]]:
+        """The sentences of texts, as they would be translated. Raises Overloaded."""
+        count = self._tokenizer.count_tokens
+        calls = [partial(split, text, it, MAX_TOKENS, count) for text, it in zip(texts, languages, strict=True)]
+        return await self._text_work.run("split", list(map(len, texts)), calls)
 
     async def _run(self, job: TranslationJob, emit: Callable[[SegmentEvent], None] | None) -> TranslationResult:
         started = self._clock()
@@ -182,14 +196,16 @@ class Translator:
 
     async def _plan(self, run: _Run, source: Language | None) -> None:
         job = run.job
-        characters = sum(map(len, job.texts))
-        in_thread = source is None or characters > _INLINE_CHARACTERS
-        for index in range(len(job.texts)):
-            make = partial(self._planner.plan, job, index, source, run.target)
-            # One text at a time: a request that ends meanwhile stops here.
-            run.plans.append(await (self._in_thread(make) if in_thread else self._pacer.run(make)))
+        sizes = list(map(len, job.texts))
+        calls = [partial(self._planner.plan, job, index, source, run.target) for index in range(len(sizes))]
+        if source is None or sum(sizes) > _INLINE_CHARACTERS:
+            patience_s = max(PATIENCE_S, (run.deadline - self._clock()) * _PLANNING_SHARE)
+            kind = "plan" if source is not None else "detect and plan"
+            run.plans += await self._text_work.run(kind, sizes, calls, patience_s)
+        else:
+            run.plans += [await self._pacer.run(call) for call in calls]
         self._collect_segments(run)
-        self._metrics.add(m.CHARACTERS, characters)
+        self._metrics.add(m.CHARACTERS, sum(sizes))
         self._metrics.observe(m.REQUEST_SEGMENTS, run.num_occurrences)
 
     def _collect_segments(self, run: _Run) -> None:
@@ -286,9 +302,6 @@ class Translator:
     def _count_segments(self, result: str, number: int) -> None:
         if number:
             self._metrics.add(m.SEGMENTS, number, result=result)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def _name_all(name: Namer, keys: list[Key]) -> dict[Key, bytes]:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # nllbd on a Debian host: see --help.
+# shellcheck disable=SC2317 # functions are called by name, and by traps
 set -euo pipefail
 BIN=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
@@ -205,12 +206,18 @@ use() {
   fi
 }
 
-parse "$@"
-need_root
-take_lock
-case $COMMAND in
-  release) ready_version "$(source_version)" ;;
-  prune) prune "$KEEP" ;;
-  *) "$COMMAND" ;;
-esac
-summary
+main() {
+  parse "$@"
+  need_root
+  take_lock
+  case $COMMAND in
+    release) ready_version "$(source_version)" ;;
+    prune) prune "$KEEP" ;;
+    *) "$COMMAND" ;;
+  esac
+  summary
+  exit 0
+}
+
+# Read to its end before it begins: an upgrade that changes this file does no harm.
+main "$@"

@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -563,3 +564,38 @@ async def test_kept_alive_connections_serve_many_requests(service: Any) -> None:
             async with session.post(service.url + "/translate", json=body) as response:
                 assert (await response.json())["translated_text"] == body["text"]
     assert service.context.lifecycle.num_in_flight == 0
+
+
+async def test_a_rush_of_detections_is_refused_in_part_and_keeps_nobody_else(service: Any) -> None:
+    """64 requests of 128 texts, each text 2 ms of work: 16 s of it. Somebody's `auto` translation does not wait."""
+    detect = service.context.detector.detect
+
+    def slow(text: str) -> Any:
+        time.sleep(0.002)
+        return detect(text)
+
+    service.context.detector.detect = slow
+    body = {"text": ["hello " * 300] * 128}
+
+    async def ask() -> tuple[int, Any, float]:
+        began = time.monotonic()
+        status, answer, response = await service.request("POST", "/detect", json=body)
+        if status == 503:
+            assert (answer["error"]["code"], int(response.headers["Retry-After"]) >= 1) == ("overloaded", True)
+        return status, answer, time.monotonic() - began
+
+    for _ in range(2):
+        await ask()  # from now on it is known how long they take
+    rush = [asyncio.create_task(ask()) for _ in range(64)]
+    done, _ = await asyncio.wait(rush, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result()[0] for task in done] == [503] * len(done)  # at once
+    began = time.monotonic()
+    status, answer, _ = await service.request(
+        "POST", "/translate", json={"text": "hello", "source_lang": "auto", "target_lang": "fra_Latn"}
+    )
+    assert (status, answer["translated_text"]) == (200, "hello")
+    assert time.monotonic() - began < 1.5
+    answers = await asyncio.gather(*rush)
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(503) > statuses.count(200)

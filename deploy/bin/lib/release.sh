@@ -126,9 +126,8 @@ make_release() {
   printf '%s\n' "$dependencies" >"$site/dependencies.pth"
   scratch=$(mktemp -d)
   build_wheel "$python" "$dependencies" "$scratch"
-  PYTHONPATH=$dependencies "$python" -m pip install --quiet --no-input --no-deps --no-index \
-    --target "$site" "$scratch"/wheel/*.whl
-  rm -rf "${site:?}/bin" "$scratch"
+  "$python" -m zipfile -e "$scratch"/wheel/*.whl "$site" # a wheel is an archive of what lies in site-packages
+  rm -rf "$scratch"
   # The command names the place where the release will lie.
   printf '#!%s/bin/python\nimport sys\nfrom nllbd.cli import main\nsys.exit(main())\n' "$folder" >"$new/bin/nllbd"
   chmod 755 "$new/bin/nllbd"

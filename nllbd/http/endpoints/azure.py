@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
@@ -13,7 +13,6 @@ from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
 from nllbd.http.dialects import azure as dialect
 from nllbd.http.endpoints.sent import Sent, all_values, answer
 from nllbd.languages import Language
-from nllbd.text import segment
 
 
 def routes(context: AppContext) -> list[web.RouteDef]:
@@ -41,7 +40,7 @@ async def detect(request: web.Request, sent: Sent) -> web.StreamResponse:
     context = request.app[CONTEXT]
     dialect.check_version(all_values(request))
     texts = dialect.parse_texts(sent.body, context.settings)
-    found = await asyncio.gather(*(context.translator.detect(text) for text in texts))
+    found = await context.translator.detect_all(texts)
     return _answer(request, dialect.render_detections(found))
 
 
@@ -61,17 +60,21 @@ async def break_sentence(request: web.Request) -> web.StreamResponse:
     language = dialect.parse_language(query, context.tokenizer.languages)
     body = await read_json_value(request, context.settings.max_body_bytes, context.body_timeout_s)
     texts = dialect.parse_texts(body, context.settings)
-    return _answer(request, [await _break(context, text, language) for text in texts])
+    return _answer(request, await _break(context, texts, language))
 
 
-async def _break(context: AppContext, text: str, language: Language | None) -> dialect.BrokenSentences:
-    detected = None
+async def _break(context: AppContext, texts: Sequence[str], language: Language | None) -> list[dialect.BrokenSentences]:
+    detected: list[dialect.DetectedLanguage | None] = [None] * len(texts)
+    languages = [language] * len(texts) if language is not None else []
     if language is None:
-        detected = dialect.detected_language(await context.translator.detect(text))
-        language = context.tokenizer.languages.resolve(detected.language)
-    count = context.tokenizer.count_tokens
-    pieces = await asyncio.to_thread(segment.split, text, language, segment.MAX_TOKENS, count)
-    return dialect.BrokenSentences(detected_language=detected, sent_len=tuple(len(piece.text) for piece in pieces))
+        found = [dialect.detected_language(it) for it in await context.translator.detect_all(texts)]
+        languages = [context.tokenizer.languages.resolve(it.language) for it in found]
+        detected[:] = found
+    pieces = await context.translator.split_all(texts, languages)
+    return [
+        dialect.BrokenSentences(detected_language=it, sent_len=tuple(len(piece.text) for piece in own))
+        for it, own in zip(detected, pieces, strict=True)
+    ]
 
 
 def _answer(request: web.Request, content: object) -> web.Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from nllbd.http import service
@@ -42,7 +40,7 @@ async def detect(request: web.Request) -> web.StreamResponse:
     """`/language/translate/v2/detect`."""
     context = request.app[CONTEXT]
     texts = dialect.parse_texts((await read_sent(request)).values, context.settings)
-    found = await asyncio.gather(*(context.translator.detect(text) for text in texts.items))
+    found = await context.translator.detect_all(texts.items)
     return answer(dialect.render_detections(found))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from nllbd.http import schema, service, stream
@@ -31,7 +29,7 @@ async def detect(request: web.Request, sent: Sent) -> web.StreamResponse:
     context = request.app[CONTEXT]
     wanted = schema.parse(as_object(sent.body), schema.DetectRequest)
     texts = native.check_texts(wanted.text, context.settings)
-    found = await asyncio.gather(*(context.translator.detect(text) for text in texts))
+    found = await context.translator.detect_all(texts)
     return answer(schema.DetectResponse(detections=tuple(_detection(item) for item in found)))
 
 

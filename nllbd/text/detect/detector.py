@@ -15,7 +15,8 @@ from nllbd.text.detect.labels import FOREIGN
 from nllbd.text.scripts import count_scripts, scripts_of
 from nllbd.text.spans import find_spans, is_language
 
-_MAX_CHARACTERS = 2_000
+#: A language is told by so much of a text.
+MAX_CHARACTERS = 2_000
 _MIN_LETTERS = 2
 _MAX_CANDIDATES = 5
 _NEGLIGIBLE = 0.001
@@ -61,7 +62,7 @@ class Detector:
 
         Raises ConfigError when the model file turns out to be none.
         """
-        sample = _plain(text[:_MAX_CHARACTERS])
+        sample = _plain(text[:MAX_CHARACTERS])
         scripts = count_scripts(sample)
         if scripts.total() < _MIN_LETTERS or not is_language(sample):
             return Detection(None, 0.0)

@@ -57,5 +57,15 @@ def derive(sandbox: Sandbox, tag: str, base: str, *lines: str) -> None:
     """An image that differs from `base` in a few lines."""
     text = "\n".join((f"FROM {base}", f'LABEL tag="{tag}"', *lines, ""))
     sandbox.run(
-        "buildah", "build", "--pull-never", "--format", "docker", "-t", tag, "-f", "-", "/var/empty", input=text
+        "buildah",
+        "build",
+        "--pull-never",
+        "--format",
+        "docker",
+        "-t",
+        tag,
+        "-f",
+        "-",
+        sandbox.folder / "cni",
+        input=text,
     )

@@ -86,7 +86,7 @@ def test_from_bare_to_running_and_back(
         assert "nothing to do" in bare.install(source, "--dry-run", *EXTRAS).stderr
 
         folder = tmp_path_factory.mktemp("newer")
-        bare.install(make_source(folder, "1.1.0"), "upgrade")
+        bare.install(make_source(folder, "1.1.0"), "upgrade", built=False)
         assert bare.version() == "1.1.0"
         broken = make_source(folder, "1.2.0", {"nllbd/daemon.py": "\nraise RuntimeError('broken')\n"})
         refused = bare.install(broken, "upgrade", check=False)

@@ -17,6 +17,7 @@ from tests.ops.deploy.world import (
     Wiring,
     install_options,
     make_source,
+    make_wheel,
     traffic,
     write_transport,
 )
@@ -38,10 +39,12 @@ class Fleet:
         self.wiring, self.folder = wiring, folder
         self.servers = {name: Server(name, netns=wiring.spaces[name]) for name in wiring.spaces}
         self.inventory = folder / "hosts"
+        self.bin = BIN
 
     def set_up(self, source: Path) -> None:
         for server in self.servers.values():
             server.boot()
+        self.bin = source / "deploy/bin"
         self.transport = write_transport(self.folder, self.servers.values())
         addresses = self.wiring.addresses
         for name in ("app1", "app2"):
@@ -61,7 +64,7 @@ class Fleet:
         options = ["--inventory", str(self.inventory), "--transport", str(self.transport)]
         command, rest = ([arguments[0]], arguments[1:]) if script == "host" else ([], arguments)
         done = subprocess.run(
-            [BIN / script, *command, *options, *map(str, rest)],
+            [self.bin / script, *command, *options, *map(str, rest)],
             capture_output=True,
             text=True,
             check=False,
@@ -71,7 +74,16 @@ class Fleet:
         return done
 
     def roll(self, source: Path, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        options = ("--source", str(source), "--install", " ".join(install_options()), "--watch", "1")
+        options = (
+            "--source",
+            str(source),
+            "--wheel",
+            str(make_wheel(source)),
+            "--install",
+            " ".join(install_options()),
+            "--watch",
+            "1",
+        )
         return self.operate("rolling", *options, *more, check=check)
 
     def traffic(self) -> object:
@@ -122,7 +134,7 @@ def test_a_host_comes_in_is_upgraded_and_goes_and_no_request_is_lost(fleet: Flee
 
         broken = fleet.roll(make_source(tmp_path, "1.2.0", BREAKS_ON_APP2), check=False)
         assert broken.returncode == 1, broken.stderr
-        assert "stopped at app2" in broken.stderr
+        assert "stopped at app2" in broken.stderr, broken.stderr
         assert fleet.versions() == {"app1": "1.1.0", "app2": "1.1.0"}  # app1 had been upgraded by then
         assert set(fleet.pool().values()) == {"up"}
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def make_source(folder: Path, version: str, edits: dict[str, str] | None = None)
         with (target / file).open("a", encoding="utf-8") as opened:
             opened.write(text)
     return target
+
+
+def make_wheel(source: Path) -> Path:
+    """The source's package as a wheel, without the native kernels: building them takes long."""
+    version = source.name
+    wheel = source.parent / f"nllbd-{version}-py3-none-any.whl"
+    about = f"Metadata-Version: 2.1\nName: nllbd\nVersion: {version}\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in sorted((source / "nllbd").rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(source))
+        archive.writestr(f"nllbd-{version}.dist-info/METADATA", about)
+    return wheel
 
 
 def install_options() -> list[str]:
@@ -77,11 +91,18 @@ class Server:
             self.host.copy(source, target)
         return target
 
-    def install(self, source: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`install.sh` of a source: a command and its options."""
+    def install(
+        self, source: Path, *arguments: str, check: bool = True, built: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """`install.sh` of a source: a command and its options. `built`: a wheel comes along."""
+        wheel: list[str] = []
+        if built:
+            made = make_wheel(source)
+            self.host.copy(made, f"/srv/{made.name}")
+            wheel = ["--wheel", f"/srv/{made.name}"]
         script = f"{self.give(source)}/deploy/bin/install.sh"
         command = arguments[:1] if arguments and not arguments[0].startswith("-") else ()
-        return self.run(script, *command, *install_options(), *arguments[len(command) :], check=check)
+        return self.run(script, *command, *install_options(), *wheel, *arguments[len(command) :], check=check)
 
     def key(self) -> str:
         return self.run("cat", "/etc/nllbd/credentials/api_key").stdout.strip()
