@@ -33,6 +33,7 @@ Every command can be repeated: what is as it should be is left alone. Settings t
   --model MODEL         demo (default), a folder, or a hub id that was pulled
   --listen ADDRESS      serve on this address instead of 127.0.0.1, for load balancers on other hosts
   --proxies A,B         the load balancers' addresses (default: 127.0.0.1)
+  --gpu                 the daemon uses an NVIDIA GPU (its driver must be there)
   --no-start            install only
   --no-daemon           none here: a host for nginx, databases or monitoring, that gets the firewall and the tools
 
@@ -55,7 +56,7 @@ exit codes: 0 done or nothing to do, 1 failed (an upgrade that fails leaves the 
 END
 }
 
-COMMAND=install SOURCE=$(cd "$BIN/../.." && pwd) MODEL=demo LISTEN='' PROXIES=127.0.0.1 NO_START='' NO_DAEMON='' PURGE='' KEEP=3
+COMMAND=install SOURCE=$(cd "$BIN/../.." && pwd) MODEL=demo GPU='' LISTEN='' PROXIES=127.0.0.1 NO_START='' NO_DAEMON='' PURGE='' KEEP=3
 WHEELHOUSE='' DEPENDENCIES='' TORCH=any TORCH_INDEX='' EXTRAS=postgresql,hub WHEEL=''
 EDGE='' SERVERS='' CDN='' CERTBOT='' FIREWALL='' ROLES=edge,app BACKUP='' EXPORTERS=''
 
@@ -68,6 +69,7 @@ parse() {
       -h | --help) usage && exit 0 ;;
       --dry-run) DRY_RUN=yes ;;
       --no-start) NO_START=yes ;;
+      --gpu) GPU=yes ;;
       --no-daemon) NO_DAEMON=yes ;;
       --purge) PURGE=yes ;;
       --firewall) FIREWALL=asked ;;
@@ -200,6 +202,7 @@ use() {
   place_now "$NLLBD_HOME/current" "releases/$1"
   ready_units "$share"
   ready_commands
+  [ ! -d "$LIBRARY/firewall" ] || ready_firewall_scripts "$share"
   if is_enabled nllbd.service || is_active nllbd.service; then
     CHANGES=$((CHANGES + 1))
     restart nllbd.service && smoke "$(service_url nllbd.socket)" --version "$("$NLLBD_HOME/releases/$1/bin/nllbd" --version | cut -d ' ' -f 2)"

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nllbd.bridge.codec import (
     CodecError,
@@ -42,6 +43,7 @@ _READ_BYTES = 1 << 18
 _STATS_EVERY_S = 0.1
 _RECENT_STEPS = 2000
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE, _MAX_OOM_SCORE = 300, 1000  # thousandths of the memory there is
 EXIT_ORPHANED = 70
 EXIT_NOT_STARTED = 71
 
@@ -169,6 +171,7 @@ def main(argv: Sequence[str]) -> int:
     """Serve until the parent goes. Returns only when the engine could not be built."""
     _die_with(int(argv[2]))
     _leave_signals_to_the_parent()
+    _go_first()
     connection = Connection(_adopt(int(argv[1])))
     start, *early = connection.receive(block=True)
     assert isinstance(start, Start)
@@ -237,6 +240,14 @@ def _leave_signals_to_the_parent() -> None:
     """A stop is the parent's to carry out: it drains first, while systemd signals the whole group."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _go_first() -> None:
+    """When memory runs out, the kernel is to end us, who are started again with nothing lost, before the parent or a
+    database beside us (Linux; a process may always make itself the likelier one)."""
+    with contextlib.suppress(OSError, ValueError):
+        path = Path("/proc/self/oom_score_adj")
+        path.write_text(str(min(_MAX_OOM_SCORE, int(path.read_text()) + _OOM_SCORE)))
 
 
 def _die_with(parent: int) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from nllbd.http import pages
 
@@ -52,4 +52,13 @@ def routes() -> list[web.RouteDef]:
     files = {name: pages.make_document((folder / name).read_bytes(), kind, POLICY) for name, kind in _FILES.items()}
     files["start.js"] = pages.make_document(_START, "text/javascript", POLICY)
     page = pages.make_document(_PAGE, "text/html", POLICY)
-    return [web.get("/docs", pages.serve(page)), web.get("/docs/{name}", pages.serve_named(files))]
+    return [
+        web.get("/docs", pages.serve(page)),
+        web.get("/docs/", _without_slash),
+        web.get("/docs/{name}", pages.serve_named(files)),
+    ]
+
+
+async def _without_slash(_request: web.Request) -> web.StreamResponse:
+    """The page names its files as seen from `/docs`. A relative place: a proxy may serve us below a path of its own."""
+    return web.Response(status=308, headers={hdrs.LOCATION: "../docs"})

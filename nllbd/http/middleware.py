@@ -31,6 +31,7 @@ PUBLIC_ROUTES = HEALTH_ROUTES | {
     "/version",
     "/openapi.json",
     "/docs",
+    "/docs/",
     "/docs/{name}",
     "/frontend/settings",
 }

@@ -51,7 +51,7 @@ class NllbModel:
             raise CheckpointError(f"{checkpoint.path}: d_model {config.d_model} is not divisible by its heads")
         weights = Weights(checkpoint.path)
         shared = _shared_embedding(weights, config.vocab_size, config.d_model)
-        # int8 keeps the look-up table as stored (mapped from the file), so that it is not held in float32 as well
+        # int8 keeps the look-up table as stored (mapped, from a local disk), so that it is not held in float32 as well
         self.embedding = shared if precision == "int8" else shared.to(device, getattr(torch, precision))
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.encoder_positions = self._positions(weights, "encoder")

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nllbd.errors import CheckpointError
+from nllbd.model.storage import is_shared
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 SCALE_SUFFIX = "_scale"
@@ -38,11 +39,14 @@ class LinearWeight:
 
 
 class Weights:
-    """Tensors of a checkpoint by name, in the file's dtype, mapped from disk and read when touched."""
+    """Tensors of a checkpoint by name, in the file's dtype, mapped from disk and read when touched; from shared
+    storage, which may go away under a mapping, each is copied into memory as it is taken.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors = _load(path)
+        self._is_shared = is_shared(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -51,11 +55,12 @@ class Weights:
         return list(self._tensors)
 
     def get(self, name: str) -> Tensor | None:
-        return self._tensors.get(name)
+        tensor = self._tensors.get(name)
+        return tensor.clone() if tensor is not None and self._is_shared else tensor
 
     def take(self, name: str, *shape: int) -> Tensor:
         """The tensor `name`, which must have `shape`; else CheckpointError says what is there instead."""
-        tensor = self._tensors.get(name)
+        tensor = self.get(name)
         if tensor is None:
             raise CheckpointError(f"{self.path}: the weights have no tensor {name!r}")
         if tuple(tensor.shape) != shape:

@@ -152,6 +152,13 @@ def test_ends_with_the_socket_even_in_a_hanging_step(start: type[Worker]) -> Non
     assert hanging.close() == EXIT_ORPHANED
 
 
+def test_is_the_one_to_go_when_memory_runs_out(start: type[Worker]) -> None:
+    worker = start("fake")
+    ready(worker)
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{worker.process.pid}/oom_score_adj").read_text()) == min(1000, ours + 300)
+
+
 def test_a_parent_that_died_before_we_could_watch_it(start: type[Worker]) -> None:
     assert start("fake", parent=1 if os.getpid() != 1 else 2).process.wait(30) == EXIT_ORPHANED
 

@@ -13,7 +13,7 @@ from nllbd.http.app import build_app
 from nllbd.http.operations import OPERATIONS
 
 #: Served, but no part of the API: pages and what they are made of, and the document itself.
-NOT_OPERATIONS = {"/", "/static/{name}", "/openapi.json", "/docs", "/docs/{name}"}
+NOT_OPERATIONS = {"/", "/static/{name}", "/openapi.json", "/docs", "/docs/", "/docs/{name}"}
 
 
 def registered(service: Any) -> set[tuple[str, str]]:

@@ -43,15 +43,25 @@ ready_firewall() {
     [ -e "$folder/networks/$name" ] || put "$folder/networks/$name" 644 <"$1/deploy/firewall/networks/$name"
   done
   put /etc/sysctl.d/90-nllbd-network.conf 644 <"$1/deploy/firewall/sysctl.conf"
+  ready_firewall_scripts "$1"
   put /etc/systemd/system/nllbd-firewall.service 644 <"$1/deploy/firewall/nllbd-firewall.service"
   is_enabled nllbd-firewall.service || change "load the firewall at boot" enable_firewall
   if [ -n "$DRY_RUN" ]; then
     [ -e /var/lib/nllbd-firewall/confirmed ] || change "load the firewall" true
-  elif ! "$1/deploy/firewall/apply" --dry-run 2>&1 | grep -q 'nothing to do'; then
-    change "load the firewall; it goes again in 5 minutes unless $LIBRARY/deploy/firewall/confirm is called" \
-      "$1/deploy/firewall/apply" --within 300
-    if [ "$FIREWALL" = confirmed ]; then change "confirm the firewall" "$1/deploy/firewall/confirm"; fi
+  elif ! "$LIBRARY/firewall/apply" --dry-run 2>&1 | grep -q 'nothing to do'; then
+    change "load the firewall; it goes again in 5 minutes unless $LIBRARY/firewall/confirm is called" \
+      "$LIBRARY/firewall/apply" --within 300
+    if [ "$FIREWALL" = confirmed ]; then change "confirm the firewall" "$LIBRARY/firewall/confirm"; fi
   fi
+}
+
+# Copies, not links into a release: the firewall outlives the service.
+ready_firewall_scripts() {
+  local name mode
+  for name in apply confirm rollback off network render lib.sh source.py nftables.py iptables.py README.md; do
+    mode=$(stat -c %a "$1/deploy/firewall/$name")
+    put "$LIBRARY/firewall/$name" "$mode" <"$1/deploy/firewall/$name"
+  done
 }
 
 enable_firewall() {

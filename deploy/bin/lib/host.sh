@@ -46,6 +46,11 @@ ready_units() {
     put "/etc/systemd/system/$name" 644 <"$1/systemd/$name"
   done
   if [ -n "$LISTEN" ]; then listen_on "$LISTEN"; fi
+  if [ -n "$GPU" ]; then
+    for name in nllbd nllbd@; do
+      put "/etc/systemd/system/$name.service.d/gpu.conf" 644 <"$1/systemd/drop-ins/gpu.conf"
+    done
+  fi
   [ "$CHANGES" = "$before" ] || change "have systemd read its units" systemctl daemon-reload
 }
 

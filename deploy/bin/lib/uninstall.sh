@@ -35,7 +35,7 @@ stop_unit() {
 }
 
 take_away_firewall() {
-  local off=$NLLBD_HOME/current/share/deploy/firewall/off
+  local off=$LIBRARY/firewall/off
   [ -e /var/lib/nllbd-firewall ] || [ -e /run/nllbd-firewall ] || return 0
   [ ! -x "$off" ] || change "take the firewall off" "$off"
   change "remove /var/lib/nllbd-firewall" rm -rf /var/lib/nllbd-firewall /run/nllbd-firewall

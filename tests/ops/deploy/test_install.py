@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ops.deploy.world import SERVER_NAME, SETTINGS, Server, Wiring, make_source, traffic
-from tests.ops.kit.programs import CHECKOUT, need, need_root
+from tests.ops.kit.programs import CHECKOUT, eventually, need, need_root
 
 pytestmark = pytest.mark.ops
 
@@ -72,6 +72,13 @@ def test_from_bare_to_running_and_back(
     assert bare.key() not in bare.run("journalctl", "--no-pager").stdout
     assert "the operator's own" in bare.run("cat", "/etc/nllbd/nllbd.toml").stdout
 
+    _check_firewall(bare)
+    bare.host.kill()  # the power fails: everything that was set up comes back by itself
+    bare.host.boot()
+    assert "chain input" in bare.run("nft", "list", "table", "inet", "nllbd").stdout
+    for unit in ("nllbd.service", "nginx.service"):
+        eventually(lambda unit=unit: bare.host.show(unit, "ActiveState") == "active", 60, unit)
+
     key = bare.run("nllbd", "keys", "create", "Ada").stdout.split()[1]  # as root: in the daemon's database
     bare.host.write("/root/ada", key, 0o600)
     bare.run("/usr/local/lib/nllbd/deploy/bin/smoke", "http://127.0.0.1:8000", "--key-file", "/root/ada")
@@ -105,6 +112,17 @@ def test_from_bare_to_running_and_back(
     after = listing(bare)
     assert set(after.splitlines()) - set(before.splitlines()) == set()
     assert "nothing to do" in bare.install(source, "uninstall", "--purge").stderr
+
+
+def _check_firewall(bare: Server) -> None:
+    """Where systemd runs, it is its timer that takes unconfirmed rules back."""
+    bare.host.write("/etc/nllbd/firewall/networks/blocked", "203.0.113.9\n")
+    bare.run("/usr/local/lib/nllbd/firewall/apply", "--within", "1")
+    assert "203.0.113.9" in bare.run("nft", "list", "table", "inet", "nllbd").stdout
+    eventually(
+        lambda: "203.0.113.9" not in bare.run("nft", "list", "table", "inet", "nllbd").stdout, 30, "the rollback"
+    )
+    bare.host.write("/etc/nllbd/firewall/networks/blocked", "# nobody\n")
 
 
 def test_a_release_is_never_changed_under_its_version(bare: Server, source: Path, tmp_path: Path) -> None:

@@ -42,11 +42,10 @@ def test_without_a_confirmation_the_former_rules_come_back(network: Network, for
     assert "nothing waits" in late.stderr
 
 
-@FORMS
-def test_a_bad_change_gives_way_to_the_confirmed_rules(network: Network, source: Path, form: str) -> None:
+def test_a_bad_change_gives_way_to_the_confirmed_rules(network: Network, source: Path) -> None:
     """An operator shuts himself out: the network of administrators is wrong."""
     network.listen([22, 5432])
-    network.load(form)
+    network.load("nft")
     (source / "networks/admin").write_text("192.0.2.0/24\n", "utf-8")
     (source / "networks/internal").write_text("192.0.2.0/24\n", "utf-8")
     network.firewall("apply", "--within", "2")
@@ -164,7 +163,7 @@ def test_there_is_no_moment_without_rules(network: Network, source: Path, form: 
     knocking = threading.Thread(target=knock)
     knocking.start()
     try:
-        for number in range(8):
+        for number in range(3):
             (source / "networks/blocked").write_text(f"192.0.2.{number}\n", "utf-8")
             network.load(form)
     finally:
@@ -176,10 +175,9 @@ def test_there_is_no_moment_without_rules(network: Network, source: Path, form: 
     assert "open" in outcomes[INSIDE[4], 443]
 
 
-@FORMS
-def test_a_network_is_added_and_removed_by_one_command(network: Network, source: Path, form: str) -> None:
+def test_a_network_is_added_and_removed_by_one_command(network: Network, source: Path) -> None:
     network.listen([8000])
-    network.load(form)
+    network.load("nft")
     assert network.probe(OTHER[4], [8000]) == {8000: "dropped"}
     network.firewall("network", "add", "internal", OTHER[4], "app", "4")
     assert network.probe(OTHER[4], [8000]) == {8000: "open"}

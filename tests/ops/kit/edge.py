@@ -16,12 +16,15 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 INSTALL = DEPLOY / "nginx/bin/nginx-install"
 NAMES = ("localhost", "api.example.test")
 
-#: For tests of something other than limits: site/rates.conf of a host that lets everything through.
+#: For tests of something other than limits: site/rates.conf of a host that counts nothing (nginx counts no empty key).
 UNLIMITED = """\
-limit_req_zone $nllbd_stranger zone=nllbd_strangers:1m rate=100000r/s;
-limit_req_zone $nllbd_key zone=nllbd_keys:1m rate=100000r/s;
-limit_req_zone $nllbd_caller zone=nllbd_flood:1m rate=100000r/s;
-limit_conn_zone $nllbd_caller zone=nllbd_connections:1m;
+map "" $nllbd_nobody {
+    default "";
+}
+limit_req_zone $nllbd_nobody zone=nllbd_strangers:1m rate=1r/s;
+limit_req_zone $nllbd_nobody zone=nllbd_keys:1m rate=1r/s;
+limit_req_zone $nllbd_nobody zone=nllbd_flood:1m rate=1r/s;
+limit_conn_zone $nllbd_nobody zone=nllbd_connections:1m;
 map $nllbd_key $nllbd_retry_after_429 {
     ""      6;
     default 1;

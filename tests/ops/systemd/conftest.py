@@ -34,7 +34,8 @@ class Machine:
     def traffic(self, port: int = 8000, **options: Any) -> Traffic:
         if "rate" not in options:
             options.setdefault("clients", 4)
-        return Traffic(f"http://127.0.0.1:{port}", netns=self.netns, body=spoken, echoes=True, **options)
+        options.setdefault("echoes", True)
+        return Traffic(f"http://127.0.0.1:{port}", netns=self.netns, body=spoken, **options)
 
     def get(self, path: str, port: int = 8000) -> str:
         return self.host.run("curl", "-sS", "--max-time", "20", f"http://127.0.0.1:{port}{path}").stdout
@@ -48,7 +49,9 @@ class Machine:
         return int(self.host.show(unit, "MainPID"))
 
     def engine_pid(self, unit: str = "nllbd.service") -> int:
-        return int(self.host.run("pgrep", "-P", str(self.main_pid(unit)), "-f", "nllbd.engine.worker").stdout)
+        """0 while there is none."""
+        found = self.host.run("pgrep", "-P", str(self.main_pid(unit)), "-f", "nllbd.engine.worker", check=False)
+        return int(found.stdout or 0)
 
     def wait_active(self, unit: str = "nllbd.service", within_s: float = 60.0) -> None:
         def is_active() -> bool:

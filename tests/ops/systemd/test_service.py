@@ -108,10 +108,10 @@ def test_kill_9_of_the_engine_is_not_even_seen(machine: Machine) -> None:
     with machine.traffic() as traffic:
         traffic.wait_for(20)
         machine.host.run("kill", "-KILL", str(engine))
+        eventually(lambda: machine.engine_pid() not in (engine, 0), what="another engine")
         traffic.wait_for(20)
     assert not traffic.failed, traffic.report()
     assert (machine.main_pid(), machine.host.show("nllbd.service", "NRestarts")) == (pid, "0")
-    assert machine.engine_pid() != engine
 
 
 def test_a_frozen_daemon_starves_the_watchdog_and_is_replaced(machine: Machine) -> None:
@@ -134,7 +134,7 @@ def test_a_frozen_engine_is_the_daemons_own_business(machine: Machine) -> None:
     with machine.traffic() as traffic:
         traffic.wait_for(20)
         machine.host.run("kill", "-STOP", str(engine))
-        eventually(lambda: machine.engine_pid() != engine, what="another engine")
+        eventually(lambda: machine.engine_pid() not in (engine, 0), what="another engine")
         traffic.wait_for(20)
     assert not traffic.failed, traffic.report()
     assert machine.main_pid() == pid
