@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-import time
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,7 +14,6 @@ BACKLOG = 1024
 #: So many connections are accepted in a turn of the loop: a listening descriptor gives uvloop one a turn, and when
 #: turns are long and clients many, those in the backlog would wait for a second and more.
 ACCEPTERS = 16
-_BACKLOG_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -39,9 +37,10 @@ class Endpoint:
 
     async def take_in_backlog(self) -> None:
         """Accept what waits in the backlogs of our own sockets, which go away with them."""
-        ends = time.monotonic() + _BACKLOG_S
         own = [listener.sock for listener in self.listeners if not listener.is_inherited]
-        while own and select.select(own, (), (), 0)[0] and time.monotonic() < ends:
+        for _ in range(BACKLOG):
+            if not own or not select.select(own, (), (), 0)[0]:
+                break
             await asyncio.sleep(0)
         await asyncio.sleep(0)  # what was accepted last is told to aiohttp in the next turn
 

@@ -51,8 +51,18 @@ class _Done:
     failures: list[Failure]
 
 
-async def run(source: BinaryIO, shape: Format, journal: Journal, translate: Translate, listener: Listener) -> Progress:
-    """Translate what an earlier run left, to the end. Raises NllbdError; what is done until then is kept."""
+async def run(
+    source: BinaryIO,
+    shape: Format,
+    journal: Journal,
+    translate: Translate,
+    listener: Listener,
+    max_groups: int = MAX_GROUPS,
+) -> Progress:
+    """Translate what an earlier run left, to the end, `max_groups` groups of records at once.
+
+    Raises NllbdError; what is done until then is kept.
+    """
     offset, head = shape.begin(source)
     progress = journal.resume()
     if progress is None:
@@ -60,7 +70,7 @@ async def run(source: BinaryIO, shape: Format, journal: Journal, translate: Tran
         journal.commit(progress)
     source.seek(progress.offset)
     groups = _groups(shape.read(source, progress.records + 1))
-    async for done in _in_order(groups, _Translator(translate)):
+    async for done in _in_order(groups, _Translator(translate), max_groups):
         for record, error in done.failures:
             listener.failed(record, error)
         failed_length = journal.write_failures({record.number: error for record, error in done.failures})
@@ -87,14 +97,14 @@ def _groups(records: Iterator[Record]) -> Iterator[Group]:
         yield group
 
 
-async def _in_order(groups: Iterator[Group], translator: _Translator) -> AsyncIterator[_Done]:
+async def _in_order(groups: Iterator[Group], translator: _Translator, max_groups: int) -> AsyncIterator[_Done]:
     """The groups' translations as they stand in the file. What precedes a record that cannot be read is done first."""
     tasks: deque[asyncio.Task[_Done]] = deque()
     broken: NllbdError | None = None
     ended = False
     try:
         while tasks or not ended:
-            while not ended and len(tasks) < MAX_GROUPS:
+            while not ended and len(tasks) < max_groups:
                 try:
                     group = next(groups, None)
                 except NllbdError as error:

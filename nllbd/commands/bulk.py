@@ -1,6 +1,7 @@
 """Translate a file: each line of a txt file, a field of each line of a jsonl file, a column of a csv or tsv file.
 
   nllbd bulk lines.txt lignes.txt --from en --to fra_Latn
+  nllbd bulk lines.txt lignes.txt --from en --to fra_Latn --engine ray --ray-address auto
   nllbd bulk reviews.csv out.csv --column review --column title --to deu_Latn --url http://127.0.0.1:8000
 
 Translations of jsonl, csv and tsv are added as `<column>_<language>`. A run that was ended by whatever is continued by
@@ -21,10 +22,13 @@ from pathlib import Path
 from nllbd.bulk.formats import Record, format_of
 from nllbd.bulk.journal import Journal
 from nllbd.bulk.journal import Progress as Done
+from nllbd.bulk.run import MAX_GROUPS
 from nllbd.bulk.run import run as run_bulk
 from nllbd.commands.backends import Ask, Backend, open_backend
 from nllbd.commands.options import MODEL_SETTINGS, add_settings, settings_from
 from nllbd.commands.output import Progress, print_line
+from nllbd.commands.ray_backend import RayBackend
+from nllbd.config import Settings
 from nllbd.errors import InvalidValue, NllbdError
 from nllbd.languages import resolve
 
@@ -45,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", action="append", default=[], metavar="NAME", help="field to translate, may be repeated (text)"
     )
     parser.add_argument("--url", help="ask this daemon (http://HOST:PORT or unix:/path) instead of loading a model")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: models on the workers of a Ray cluster"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of the cluster (RAY_ADDRESS; else one is started here)"
+    )
+    parser.add_argument("--ray-workers", type=int, default=0, metavar="N", help="default: as many as there is room for")
     parser.add_argument("--restart", action="store_true", help="begin anew, whatever an earlier run left")
     parser.add_argument("--num-beams", "--beams", type=int, metavar="N", help="lanes of the beam search; 1 is greedy")
     add_settings(parser, (*MODEL_SETTINGS, "api_key", "detect_threshold", "detect_model"))
@@ -55,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     target = resolve(args.target, "target").code
     source = None if args.lang.lower() == "auto" else resolve(args.lang, "source").code
     ask = Ask(target=target, source=source, num_beams=args.num_beams, priority="bulk")
-    backend = open_backend(settings, args.url)
+    backend = _backend(args, settings)
     same = {
         "target": target,
         "source": source,
@@ -70,6 +81,14 @@ def run(args: argparse.Namespace) -> int:
         raise NllbdError(f"{error.filename or args.out}: {error.strerror or error}") from None
 
 
+def _backend(args: argparse.Namespace, settings: Settings) -> Backend:
+    if args.engine != "ray":
+        return open_backend(settings, args.url)
+    if args.url is not None:
+        raise InvalidValue("--url asks a daemon, --engine ray loads models: give one of them")
+    return RayBackend(settings, args.ray_address, args.ray_workers)
+
+
 async def _run(args: argparse.Namespace, ask: Ask, backend: Backend, same: dict[str, object]) -> int:
     if args.out.resolve() == args.source.resolve():
         raise InvalidValue("IN and OUT are the same file")
@@ -81,7 +100,8 @@ async def _run(args: argparse.Namespace, ask: Ask, backend: Backend, same: dict[
     with args.source.open("rb") as source, Journal(args.source, args.out, same, restart=args.restart) as journal:
         async with backend:
             with closing(_Shown(args.source.stat().st_size)) as shown:
-                done = await run_bulk(source, shape, journal, translate, shown)
+                num_groups = backend.num_calls if isinstance(backend, RayBackend) else MAX_GROUPS
+                done = await run_bulk(source, shape, journal, translate, shown, num_groups)
     print_line(f"ok: {args.out}, {_counted(done.records)}" + _untranslated(args.out, done.failed))
     return SOME_FAILED if done.failed else 0
 

@@ -109,7 +109,10 @@ async def test_values_of_another_secret_are_misses(rig: Rig, eventually: Eventua
     assert stranger.damaged == 1
 
 
-async def test_many_names_are_few_round_trips(rig: Rig, eventually: Eventually) -> None:
+async def test_many_names_are_few_round_trips(
+    rig: Rig, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nllbd.cache.remote.LOOKUP_S", 30.0)  # this machine may be busy
     rig.keep(*range(1000))
     await eventually(lambda: rig.writes("written") == 1000)
     before = await count_commands(rig.link, "mget")
