@@ -105,9 +105,7 @@ def open_house(host: Host) -> House:
     _monitoring(house)
     end = time.monotonic() + 40
     while problems := _unseen(house):
-        if not time.monotonic() < end:
-            print(problems)
-            break
+        assert time.monotonic() < end, problems
         time.sleep(0.2)
     return house
 

@@ -1,0 +1,59 @@
+"""A daemon is stopped, and somebody is called: real Prometheus, real Alertmanager, a real webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ops.kit.programs import eventually
+from tests.ops.monitoring.house import House
+
+pytestmark = pytest.mark.ops
+WITHIN_S = 40.0
+
+
+@pytest.fixture
+def stopped(house: House) -> Iterator[House]:
+    """The daemon's socket and process are gone; they come back after the test."""
+    house.sh("systemctl stop nllbd.socket nllbd.service")
+    yield house
+    house.sh("systemctl start nllbd.service", timeout=90)
+    eventually(lambda: house.notified("/page", "NLLBServersAllDown", "resolved"), WITHIN_S, "the all-clear")
+
+
+def test_a_stopped_daemon_calls_somebody(stopped: House) -> None:
+    notes = eventually(
+        lambda: stopped.notified("/page", "NLLBServersAllDown", "firing"), WITHIN_S, "a call for the only daemon"
+    )
+    alert = notes[0]["alerts"][0]
+    assert notes[0]["receiver"] == "page"
+    assert alert["labels"]["severity"] == "critical"
+    assert alert["annotations"]["runbook"] == "docs/operations/runbooks/daemon.md#nllbserversalldown"
+    # one call is enough: that each single daemon is down, too, is held back by the same trouble
+    held_back = stopped.sh(
+        "amtool --alertmanager.url http://localhost:9093 alert query --inhibited -o json alertname=NLLBServerDown"
+    )
+    eventually(lambda: "NLLBServerDown" in held_back or _inhibited(stopped), WITHIN_S, "the inhibition")
+
+
+def _inhibited(house: House) -> bool:
+    query = "amtool --alertmanager.url http://localhost:9093 alert query --inhibited alertname=NLLBServerDown"
+    return "NLLBServerDown" in house.sh(query)
+
+
+def test_the_watchdog_keeps_calling(house: House) -> None:
+    """It goes to its own receiver, again and again: that it stops is the alert."""
+    eventually(lambda: house.notified("/deadman", "Watchdog", "firing"), WITHIN_S, "the watchdog")
+    assert not house.notified("/page", "Watchdog", "firing")
+    assert not house.notified("/ticket", "Watchdog", "firing")
+
+
+def test_a_host_is_added_by_a_file(house: House) -> None:
+    """Without a reload; and taken away by deleting it."""
+    new = '- targets: ["127.0.0.1:9115"]\n  labels: {__exporter: node, host: app-2}\n'
+    house.host.write("/etc/prometheus/targets/app-2.yml", new)
+    eventually(lambda: house.ask_prometheus('up{host="app-2",job="node"} == 1'), WITHIN_S, "the new host")
+    assert "__exporter" not in house.ask_prometheus('up{host="app-2"}')[0]["metric"]
+    house.sh("rm /etc/prometheus/targets/app-2.yml")
+    eventually(lambda: not house.ask_prometheus('up{host="app-2"}'), WITHIN_S, "the end of it")

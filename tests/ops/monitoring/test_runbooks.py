@@ -1,0 +1,86 @@
+"""Runbooks: every alert has its section, every section its five parts, and its commands are real."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from nllbd.metrics import TABLE, Kind
+from tests.ops.kit.programs import CHECKOUT
+from tests.ops.monitoring.artefacts import alerts, recorded, selectors
+
+FOLDER = CHECKOUT / "docs/operations/runbooks"
+PARTS = ("**Symptoms.**", "**Impact.**", "**Diagnosis.**", "**Remedies.**", "**Escalation.**")
+_BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+_UNIT = re.compile(r"\b(nllbd[\w@-]*\.(?:service|socket|timer|target))")
+_SCRIPT = re.compile(r"(?<![\w/])(deploy/[\w./-]+)")
+_LINK = re.compile(r"\]\(([\w.-]*)#([\w-]+)\)")
+
+
+def sections() -> dict[str, tuple[str, str]]:
+    """Heading → (file's name, text) of every section of every runbook."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.md")):
+        for part in re.split(r"(?m)^## ", path.read_text("utf-8"))[1:]:
+            heading, _, text = part.partition("\n")
+            assert heading not in found, f"{heading} has two sections"
+            found[heading] = (path.name, text)
+    return found
+
+
+SECTIONS = sections()
+
+
+def test_every_alert_has_its_section_where_it_says() -> None:
+    for name, rule in alerts().items():
+        file = rule["annotations"]["runbook"].partition("#")[0].rpartition("/")[2]
+        assert name in SECTIONS, f"no section for {name}"
+        assert SECTIONS[name][0] == file, name
+    assert set(SECTIONS) == set(alerts()), "sections of alerts that do not exist"
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_has_all_its_parts(name: str) -> None:
+    text = SECTIONS[name][1]
+    places = [text.find(part) for part in PARTS]
+    assert -1 not in places
+    assert places == sorted(places)
+    for part, after in zip(PARTS, (*PARTS[1:], None), strict=True):
+        body = text.partition(part)[2].partition(after)[0] if after else text.partition(part)[2]
+        assert len(body.strip()) > 5, f"{part} says nothing"
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_its_commands_are_bash(name: str) -> None:
+    for block in _BLOCK.findall(SECTIONS[name][1]):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_links_lead_somewhere() -> None:
+    for name, (file, text) in SECTIONS.items():
+        for target, anchor in _LINK.findall(text):
+            found = {heading.lower() for heading, (where, _) in SECTIONS.items() if where == (target or file)}
+            assert anchor in found, f"{name}: {target}#{anchor}"
+
+
+def test_units_and_scripts_exist() -> None:
+    for name, (_, text) in SECTIONS.items():
+        for unit in _UNIT.findall(text):
+            template = re.sub(r"@\w+\.", "@.", unit)
+            assert (CHECKOUT / "systemd" / template).exists(), f"{name}: {unit}"
+        for script in _SCRIPT.findall(text):
+            assert (CHECKOUT / script.rstrip("./")).exists(), f"{name}: {script}"
+
+
+def test_metrics_in_them_are_those_of_rules() -> None:
+    """A query in a runbook reads what a rule reads, or what the daemon shows."""
+    known = {s.metric for rule in alerts().values() for s in selectors(rule["expr"])} | recorded()
+    known |= {spec.name + ("_info" if spec.kind is Kind.INFO else "") for spec in TABLE}
+    for name, (_, text) in SECTIONS.items():
+        for block in _BLOCK.findall(text):
+            for query in re.findall(r"promtool query \w+ .*?http://localhost:9090 '([^']+)'", block):
+                unknown = {s.metric for s in selectors(query)} - known
+                assert not unknown, f"{name}: {unknown}"
