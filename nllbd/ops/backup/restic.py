@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,12 +73,7 @@ class Restic:
     def snapshots(self) -> list[Snapshot]:
         """Those of this host that nllbd made, the oldest first."""
         found = json.loads(self._run("snapshots", "--json", "--tag", TAG, "--host", self._plan.host)) or []
-        made = [
-            Snapshot(it["id"], kind, datetime.fromisoformat(_microseconds(it["time"])), it["hostname"])
-            for it in found
-            for kind in [next((tag for tag in it["tags"] if tag != TAG), "")]
-        ]
-        return sorted(made, key=lambda snapshot: snapshot.time)
+        return sorted(map(_snapshot, found), key=lambda snapshot: snapshot.time)
 
     def store_files(self, kind: str, time: str, paths: Sequence[Path], exclude: Sequence[str] = ()) -> Stored:
         """Files as they are, with owners and modes. Raises BackupError also when some could not be read."""
@@ -133,23 +128,16 @@ class Restic:
         """The repository's structure, and of its data a random `percent`. Raises BackupError."""
         self._run("check", *(("--read-data-subset", f"{percent}%") if percent else ()))
 
-    def policy_keeps(self, kind: str) -> set[str]:
-        """Ids of the snapshots of one kind that the policy would keep; nothing is forgotten."""
-        marks = ("--tag", f"{TAG},{kind}", "--host", self._plan.host, "--group-by", "host")
-        groups = json.loads(self._run("forget", "--dry-run", "--json", *marks, *self._plan.keep.arguments))
-        return {it["id"] for group in groups or [] for it in group["keep"] or []}
+    def judged(self) -> list[tuple[Snapshot, bool]]:
+        """This host's snapshots, and which of them the policy would keep, each kind by itself; none is forgotten."""
+        marks = ("--tag", TAG, "--host", self._plan.host, "--group-by", "host,tags")
+        groups = json.loads(self._run("forget", "--dry-run", "--json", *marks, *self._plan.keep.arguments)) or []
+        kept = [(_snapshot(it), True) for group in groups for it in group["keep"] or []]
+        return kept + [(_snapshot(it), False) for group in groups for it in group["remove"] or []]
 
     def forget(self, ids: Sequence[str]) -> None:
-        if ids:
-            self._run("forget", *ids)
-
-    def prune(self) -> None:
-        """Remove what no snapshot needs any more."""
-        self._run("prune")
-
-    def repository_bytes(self) -> int:
-        """What the repository takes, all hosts together."""
-        return int(json.loads(self._run("stats", "--json", "--mode", "raw-data"))["total_size"])
+        """Forget these, and remove what no snapshot needs any more."""
+        self._run("forget", "--prune", *ids)
 
     def _marks(self, kind: str, time: str) -> tuple[str, ...]:
         return ("--tag", f"{TAG},{kind}", "--host", self._plan.host, "--time", time)
@@ -216,6 +204,11 @@ def _end_of(process: subprocess.Popen[bytes]) -> str:
     process.stderr.seek(0)
     lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
     return "; ".join(line.strip() for line in lines[-3:]) or f"ended with {code}"
+
+
+def _snapshot(table: Mapping[str, Any]) -> Snapshot:
+    kind = next((tag for tag in table["tags"] if tag != TAG), "")
+    return Snapshot(table["id"], kind, datetime.fromisoformat(_microseconds(table["time"])), table["hostname"])
 
 
 def _summary(output: str) -> dict[str, Any]:

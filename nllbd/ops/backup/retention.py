@@ -11,16 +11,16 @@ from nllbd.ops.backup.restic import Restic, Snapshot
 
 def apply(restic: Restic, host: str) -> str:
     """Forget what is no longer kept and give its room back; a line that says what was done. Call under the lock."""
-    kept = restic.policy_keeps(MANIFEST)
-    doomed = to_forget(restic.snapshots(), kept)
-    restic.forget([snapshot.id for snapshot in doomed])
+    judged = restic.judged()
+    doomed = to_forget(judged)
     if doomed:
-        restic.prune()
+        restic.forget([snapshot.id for snapshot in doomed])
     runs = len({snapshot.time for snapshot in doomed})
-    return f"ok    retention   {len(kept)} backups of {host} are kept, {runs} went"
+    kept = len({snapshot.time for snapshot, _ in judged}) - runs
+    return f"ok    retention   {kept} backups of {host} are kept, {runs} went"
 
 
-def to_forget(snapshots: list[Snapshot], kept_manifests: set[str]) -> list[Snapshot]:
-    """Those that belong to no kept manifest."""
-    times = {snapshot.time for snapshot in snapshots if snapshot.id in kept_manifests}
-    return [snapshot for snapshot in snapshots if snapshot.time not in times]
+def to_forget(judged: list[tuple[Snapshot, bool]]) -> list[Snapshot]:
+    """Those of runs whose manifest is not kept, or that have none."""
+    times = {snapshot.time for snapshot, is_kept in judged if is_kept and snapshot.kind == MANIFEST}
+    return [snapshot for snapshot, _ in judged if snapshot.time not in times]

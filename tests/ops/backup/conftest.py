@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from tests.ops.kit.programs import CHECKOUT, need
 
@@ -95,15 +103,62 @@ def _toml(value: object) -> str:
     return str(value) if isinstance(value, int) else repr(value).replace("'", '"')
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """With a database that has one key."""
-    need("restic")
-    made = Place(tmp_path / "host")
+def make_place(top: Path) -> Place:
+    """Without a repository."""
+    made = Place(top)
     for folder in (made.credentials, made.state, made.textfiles):
         folder.mkdir(parents=True)
     made.secret("backup_password", PASSWORD)
     made.config.write_text("metrics_port = 0\n", encoding="utf-8")
     made.write_plan()
-    made.nllbd("keys", "create", "ada", "--config", str(made.config))
     return made
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """With a database that has one key, and an empty repository."""
+    need("restic")
+    made = make_place(tmp_path_factory.mktemp("prepared") / "host")
+    made.nllbd("keys", "create", "ada", "--config", str(made.config))
+    made.restic("init")
+    make_password_cheap(made.repository)
+    return made
+
+
+@pytest.fixture
+def place(prepared: Place, tmp_path: Path) -> Place:
+    """A copy of the prepared one."""
+    made = Place(tmp_path / "host")
+    shutil.copytree(prepared.top, made.top)
+    made.write_plan()
+    return made
+
+
+def make_password_cheap(repository: Path) -> None:
+    """restic makes trying a password cost half a second of computing, at every call: here it may cost nothing.
+
+    The key file is written anew with scrypt's least parameters around the same master key.
+    Format: https://restic.readthedocs.io/en/stable/100_references.html#keys-encryption-and-mac
+    """
+    (path,) = (repository / "keys").iterdir()
+    key = json.loads(path.read_bytes())
+    sealed = base64.b64decode(key["data"])
+    user = _derived(key)
+    plain = _ctr(user[:32], sealed[:16], sealed[16:-16])
+    key |= {"N": 2, "r": 1, "p": 1}
+    user, nonce = _derived(key), os.urandom(16)
+    content = _ctr(user[:32], nonce, plain)
+    block = Cipher(algorithms.AES(user[32:48]), modes.ECB()).encryptor()
+    tag = Poly1305.generate_tag(user[48:64] + block.update(nonce), content)
+    written = json.dumps(key | {"data": base64.b64encode(nonce + content + tag).decode()}).encode()
+    path.unlink()
+    path.with_name(hashlib.sha256(written).hexdigest()).write_bytes(written)
+
+
+def _derived(key: dict[str, Any]) -> bytes:
+    salt = base64.b64decode(key["salt"])
+    return Scrypt(salt, length=64, n=key["N"], r=key["r"], p=key["p"]).derive(PASSWORD.encode())
+
+
+def _ctr(key: bytes, nonce: bytes, content: bytes) -> bytes:
+    return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(content)
