@@ -19,18 +19,6 @@ BLUE_GREEN = "/usr/local/lib/nllbd/deploy/bin/blue-green"
 
 #: What is wrong with a version, and the stage at which that is found.
 CRASHES = {"nllbd/daemon.py": "\nraise RuntimeError('broken')\n"}
-CANNOT_MIGRATE = {
-    "nllbd/store/migrations/versions/r0009_broken.py": (
-        'revision = "0009"\ndown_revision = "0001"\n\n\ndef upgrade() -> None:\n    raise RuntimeError("broken")\n'
-    ),
-    "nllbd/store/migrate.py": '\nHEAD = "0009"\n',
-}
-MISTRANSLATES = {
-    "nllbd/http/handlers.py": (
-        "\n\nasync def _broken(request: web.Request) -> web.StreamResponse:\n"
-        '    return web.json_response({"translated_text": "", "translations": []})\n\n\ntranslate = _broken\n'
-    ),
-}
 ADDS_A_COLUMN = {
     "nllbd/store/migrations/versions/r0002_colour.py": (
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
@@ -38,6 +26,19 @@ ADDS_A_COLUMN = {
         'def upgrade() -> None:\n    op.add_column("keys", sa.Column("colour", sa.String(20)))\n'
     ),
     "nllbd/store/migrate.py": '\nHEAD = "0002"\n',
+}
+CANNOT_MIGRATE = ADDS_A_COLUMN | {
+    "nllbd/store/migrations/versions/r0003_broken.py": (
+        'from alembic import op\n\nrevision = "0003"\ndown_revision = "0002"\n\n\n'
+        'def upgrade() -> None:\n    op.drop_table("audit")\n    raise RuntimeError("broken")\n'
+    ),
+    "nllbd/store/migrate.py": '\nHEAD = "0003"\n',
+}
+MISTRANSLATES = {
+    "nllbd/http/handlers.py": (
+        "\n\nasync def _broken(request: web.Request) -> web.StreamResponse:\n"
+        '    return web.json_response({"translated_text": "", "translations": []})\n\n\ntranslate = _broken\n'
+    ),
 }
 DIES_LATER = {  # it does well while it is tried out, and kills itself once people come
     "nllbd/http/handlers.py": (
@@ -166,13 +167,15 @@ def test_a_deployment_that_is_killed_is_begun_anew(server: Server, wiring: Wirin
 
 
 def test_two_deployments_at_a_time_are_refused(server: Server) -> None:
-    server.run("bash", "-c", "exec 7>/run/nllbd-deploy.lock; flock 7; sleep infinity & echo $! > /run/holder; disown")
+    lock = "/run/nllbd-deploy.lock"
+    server.run("systemd-run", "--quiet", "--unit", "holder", "flock", lock, "sleep", "infinity")
     try:
+        eventually(lambda: server.run("flock", "-n", lock, "true", check=False).returncode, 20, "the lock is taken")
         refused = server.run(BLUE_GREEN, server.version(), check=False)
         assert refused.returncode == 1
         assert "another installation or deployment runs" in refused.stderr
     finally:
-        server.run("bash", "-c", "kill $(cat /run/holder)")
+        server.run("systemctl", "stop", "holder")
 
 
 def test_the_guides_slots_share_a_port(server: Server, tmp_path: Path) -> None:

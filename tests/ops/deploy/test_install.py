@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.deploy.world import SERVER_NAME, SETTINGS, Server, Wiring, make_source, traffic
+from tests.ops.deploy.world import MODEL_SETTINGS, SERVER_NAME, Server, Wiring, make_source, traffic
 from tests.ops.kit.programs import CHECKOUT, eventually, need, need_root
 
 pytestmark = pytest.mark.ops
@@ -62,7 +62,7 @@ def test_from_bare_to_running_and_back(
     assert "nothing was changed" in said
     assert listing(bare) == before
 
-    bare.host.write("/etc/nllbd/nllbd.toml", SETTINGS + "# the operator's own\n")
+    bare.host.write("/etc/nllbd/nllbd.toml", MODEL_SETTINGS + "# the operator's own\n")
     bare.install(source, *EXTRAS)
     for unit in ("nllbd.service", "nginx.service", "prometheus-node-exporter.service", "nllbd-backup.timer"):
         assert bare.host.show(unit, "ActiveState") == "active", unit
@@ -84,7 +84,7 @@ def test_from_bare_to_running_and_back(
     bare.run("/usr/local/lib/nllbd/deploy/bin/smoke", "http://127.0.0.1:8000", "--key-file", "/root/ada")
     bare.run("rm", "/root/ada")
 
-    with traffic(bare, bare.key(), wiring, tmp_path) as load:  # through firewall, TLS and nginx
+    with traffic(bare, bare.key(), wiring, tmp_path, echoes=False) as load:  # through firewall, TLS and nginx
         load.wait_for(5)
         pid = bare.host.show("nllbd.service", "MainPID")
         again = bare.install(source, *EXTRAS).stderr

@@ -138,7 +138,7 @@ def test_a_host_comes_in_is_upgraded_and_goes_and_no_request_is_lost(fleet: Flee
         assert fleet.versions() == {"app1": "1.1.0", "app2": "1.1.0"}  # app1 had been upgraded by then
         assert set(fleet.pool().values()) == {"up"}
 
-        fleet.operate("rolling", "--rollback", "--watch", "1")
+        fleet.operate("rolling", "--rollback", "--watch", "1", "app1")
         assert set(fleet.pool().values()) == {"up"}
 
         fleet.operate("host", "remove", "app2", "--stop")

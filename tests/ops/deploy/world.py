@@ -16,7 +16,9 @@ from tests.ops.kit.programs import CHECKOUT
 from tests.ops.kit.traffic import Traffic
 
 ENVIRONMENT = "/opt/test-environment"
-SETTINGS = 'model = "demo"\nnum_threads = 1\nrate_limit_per_minute = 0\ntrusted_proxies = ["127.0.0.1", "10.66.0.2"]\n'
+MODEL_SETTINGS = 'num_threads = 1\nrate_limit_per_minute = 0\ntrusted_proxies = ["127.0.0.1", "10.66.0.2"]\n'
+#: Echoes, and starts fast.
+SETTINGS = MODEL_SETTINGS + 'runner = "fake"\n'
 SERVER_NAME = "api.nllbd.test"
 
 _PARTS = ("nllbd", "deploy", "systemd", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")
@@ -163,7 +165,7 @@ def write_transport(folder: Path, servers: Iterable[Server]) -> Path:
     return script
 
 
-def traffic(server: Server, key: str, wiring: Wiring, folder: Path) -> Traffic:
+def traffic(server: Server, key: str, wiring: Wiring, folder: Path, *, echoes: bool = True) -> Traffic:
     """Translations from outside through a server's nginx, as fast as its limits let one key be."""
     return Traffic(
         f"https://{SERVER_NAME}",
@@ -173,4 +175,5 @@ def traffic(server: Server, key: str, wiring: Wiring, folder: Path) -> Traffic:
         addresses={SERVER_NAME: wiring.addresses[server.name]},
         netns=wiring.outside,
         retry_stale=True,
+        echoes=echoes,
     )
