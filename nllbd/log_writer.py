@@ -94,19 +94,21 @@ class LogWriter:
                 self._stream.write(content.decode())
                 self._stream.flush()
             else:
-                self._write_file(self._file, memoryview(content))
+                self._write_file(self._file, content)
         except (OSError, ValueError):  # nobody reads us any more; who serves translations does not end for that
             self._drop(len(lines))
 
-    def _write_file(self, file: int, content: memoryview) -> None:
-        while content:
+    def _write_file(self, file: int, content: bytes) -> None:
+        """Whole lines at once, as far as they are no longer than a piece: others may write to the same pipe."""
+        start = 0
+        while start < len(content):
+            end = content.rfind(b"\n", start, start + _PIECE) + 1 or start + _PIECE
             try:
-                written = os.write(file, content[:_PIECE])
+                start += os.write(file, content[start:end])
             except BlockingIOError:  # somebody made the file that we share a non-blocking one
                 select.select((), (file,), ())
                 continue
             self._moved_at = time.monotonic()
-            content = content[written:]
 
     def _drop(self, count: int) -> None:
         with self._counting:

@@ -216,6 +216,36 @@ def test_the_end_waits_for_a_reader_that_is_slow(pipe: tuple[int, TextIO]) -> No
     assert [line["number"] for line in found] == list(range(1000))
 
 
+def test_lines_of_several_writers_stay_whole(pipe: tuple[int, TextIO]) -> None:
+    reader, stream = pipe
+    writers = [log_writer.LogWriter(stream, lambda _: "") for _ in range(4)]
+    for number in range(300):
+        for index, writer in enumerate(writers):
+            writer.put(json.dumps({"writer": index, "number": number, "more": "x" * (number * 7 % 500)}))
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.extend(itertools.islice(read_lines(reader), 1200)))
+    thread.start()
+    for writer in writers:
+        writer.close()
+    thread.join(30)
+    for index in range(4):
+        assert [line["number"] for line in found if line["writer"] == index] == list(range(300))
+
+
+def test_a_reader_who_made_the_pipe_non_blocking_gets_all_lines(pipe: tuple[int, TextIO]) -> None:
+    reader, stream = pipe
+    os.set_blocking(stream.fileno(), False)
+    writer = log_writer.LogWriter(stream, lambda _: "")
+    for number in range(1000):
+        writer.put(json.dumps({"number": number}))
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.extend(itertools.islice(read_lines(reader), 1000)))
+    thread.start()
+    writer.close()
+    thread.join(30)
+    assert [line["number"] for line in found] == list(range(1000))
+
+
 def configure_alone(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> log.LogOutput:
     """JSON without the test runner's own handlers, as in the daemon."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])

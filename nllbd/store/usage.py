@@ -361,6 +361,8 @@ class UsageMeter:
             self._month = month
             self._stored = {}
             self._unflushed.clear()
+            # A clock that was wrong for a while has us come back to a month in which something was used.
+            self._asked_at = dict.fromkeys(self._asked_at, -math.inf)
         return month
 
 

@@ -374,6 +374,24 @@ async def test_a_new_month_starts_at_nothing() -> None:
     assert sink.figures == {("key:a", DAY): 6, ("key:a", today): 2}
 
 
+async def test_a_clock_that_was_wrong_for_a_while_gives_no_second_quota() -> None:
+    today, sink = [DAY], Sink()
+    meter = UsageMeter(today=lambda: today[0], clock=Clock())
+    await meter.refresh(sink, {"key:a"})
+    with meter.hold("key:a", 1000, 1000):
+        meter.book(entry(1000))
+    await meter.flush(sink)
+    today[0] = DAY + timedelta(days=400)
+    with meter.hold("key:a", 1, 1000):
+        pass
+    await meter.refresh(sink, {"key:a"})
+    today[0] = DAY
+    meter.used_this_month("key:a")
+    await meter.refresh(sink, {"key:a"})
+    with pytest.raises(QuotaExceeded), meter.hold("key:a", 1, 1000):
+        pass
+
+
 async def test_requests_at_the_same_time_cannot_pass_a_quota_together() -> None:
     meter = make_meter()
     meter.book(entry(90))
