@@ -25,6 +25,7 @@ from tests.ops.kit.programs import need
 
 SCRIPTS = [
     DEPLOY / "nginx/bin/nginx-install",
+    DEPLOY / "nginx/bin/nginx-stapling",
     DEPLOY / "nginx/bin/nginx-upstream",
     *sorted((DEPLOY / "certificates/bin").iterdir()),
 ]
