@@ -22,7 +22,7 @@ DROP_INS = {
     "slot": "nllbd@0.service",
 }
 EXPOSURE = {"nllbd.service": 2.0, "nllbd@.service": 2.0, "nllbd-check.service": 3.0}
-GPU_EXPOSURE = 3.0
+GPU_EXPOSURE = 2.0
 
 
 @pytest.fixture
