@@ -47,7 +47,8 @@ def make_bases(sandbox: Sandbox, fast: Path) -> None:
 def build(sandbox: Sandbox, tag: str, *without: str) -> None:
     """Ours, by the shipped script; its dependencies are those of the environment that runs the tests."""
     dependencies = sandbox.folder / "dependencies" / ("light" if without else "full")
-    collect = [sys.executable, str(CONTAINERS / "collect-dependencies"), str(dependencies)]
+    python = sandbox.run("podman", "run", "--rm", "--network=none", RUNTIME_BASE, "python3", "-V").stdout.split()[1]
+    collect = [sys.executable, str(CONTAINERS / "collect-dependencies"), str(dependencies), "--python", python]
     subprocess.run([*collect, *(("--without", *without) if without else ())], check=True, capture_output=True)
     script = CONTAINERS / "build"
     sandbox.run(script, "--tool", "buildah", "--offline", "--dependencies", dependencies, "--tag", tag, timeout=280)
