@@ -54,7 +54,7 @@ install_dependencies() {
   fi
   wanted_packages >"$new/requirements.txt"
   "$new/bin/python" -m pip install --quiet --no-input "${where[@]}" \
-    -c "$pins" -r "$new/requirements.txt" setuptools wheel
+    -c "$pins" -r "$new/requirements.txt" setuptools
   mv -T "$new" "$1"
 }
 

@@ -34,19 +34,35 @@ CANNOT_MIGRATE = ADDS_A_COLUMN | {
     ),
     "nllbd/store/migrate.py": '\nHEAD = "0003"\n',
 }
+#: Put around every request for a translation.
+_WRAPPED = """
+
+_build_app = build_app
+
+
+@web.middleware
+async def _wrapped(request, handler):
+    if request.path != "/translate":
+        return await handler(request)
+    {action}
+
+
+def build_app(context):
+    app = _build_app(context)
+    app.middlewares.append(_wrapped)
+    return app
+"""
 MISTRANSLATES = {
-    "nllbd/http/handlers.py": (
-        "\n\nasync def _broken(request: web.Request) -> web.StreamResponse:\n"
-        '    return web.json_response({"translated_text": "", "translations": []})\n\n\ntranslate = _broken\n'
-    ),
+    "nllbd/http/app.py": _WRAPPED.format(action='return web.json_response({"translated_text": "", "translations": []})')
 }
 DIES_LATER = {  # it does well while it is tried out, and kills itself once people come
-    "nllbd/http/handlers.py": (
-        "\n\n_good = translate\n\n\nasync def _dies(request: web.Request) -> web.StreamResponse:\n"
-        "    import os, signal\n"
-        '    if b"raining" in await request.read():\n        os.kill(os.getpid(), signal.SIGKILL)\n'
-        "    return await _good(request)\n\n\ntranslate = _dies\n"
-    ),
+    "nllbd/http/app.py": _WRAPPED.format(
+        action="""
+    import os, signal
+    if b"raining" in await request.read():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await handler(request)"""
+    )
 }
 
 
@@ -156,7 +172,7 @@ def test_a_deployment_that_is_killed_is_begun_anew(server: Server, wiring: Wirin
         load.wait_for(3)
         running = server.host.popen("bash", "-c", f"exec {BLUE_GREEN} --watch 600 1.3.0")
         eventually(lambda: served_version(server) == "1.3.0", 60, "the switch")
-        server.run("bash", "-c", "kill -KILL $(pgrep -f 'blue-green --watch 600')")
+        server.run("bash", "-c", "kill -KILL $(pgrep -f '[b]lue-green --watch 600')")
         running.wait(10)
         assert len(active_units(server)) == 2
         server.run(BLUE_GREEN, "--watch", "1", "1.3.0")

@@ -165,11 +165,11 @@ def write_transport(folder: Path, servers: Iterable[Server]) -> Path:
     return script
 
 
-def traffic(server: Server, key: str, wiring: Wiring, folder: Path, *, echoes: bool = True) -> Traffic:
+def traffic(server: Server, key: str, wiring: Wiring, folder: Path, *, echoes: bool = True, rate: float = 8) -> Traffic:
     """Translations from outside through a server's nginx, as fast as its limits let one key be."""
     return Traffic(
         f"https://{SERVER_NAME}",
-        rate=8,
+        rate=rate,
         headers={"X-API-Key": key},
         cafile=server.certificate(folder),
         addresses={SERVER_NAME: wiring.addresses[server.name]},
