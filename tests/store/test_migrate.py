@@ -53,6 +53,26 @@ def test_processes_that_start_at_once_find_it_migrated_once(store_url: str) -> N
     assert [process.wait(60) for process in started] == [0, 0, 0]
 
 
+async def test_an_upgrade_waits_for_the_one_that_is_under_way_as_long_as_it_is_told(store_url: str) -> None:
+    """Another host migrates, and takes its time: the lock is its, on PostgreSQL and on SQLite."""
+    impatient = await Database.connect(store_url, statement_s=0.3)
+    patient = await Database.connect(store_url, statement_s=60)
+    holder = (await Database.connect(store_url))._engine.execution_options(writes=True)  # SQLite: takes the write lock
+    async with holder.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({migrate_module._LOCK})"))
+        with pytest.raises(StoreUnavailable):
+            await impatient.migrate(30, lock_s=30)
+        waiting = asyncio.create_task(patient.migrate(60, lock_s=60))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+    assert await waiting
+    assert await patient.revision() == HEAD
+    for database in (impatient, patient):
+        await database.close()
+    await holder.dispose()
+
+
 async def test_a_database_of_a_later_version_is_served_as_it_is(
     store_url: str, open_store: Callable[..., object]
 ) -> None:

@@ -24,7 +24,8 @@ packages_of() {
 
 ready_dependencies() {
   local folder
-  folder=$NLLBD_HOME/dependencies/$(dependencies_name)
+  DEPENDENCIES_NAME=$(dependencies_name)
+  folder=$NLLBD_HOME/dependencies/$DEPENDENCIES_NAME
   [ ! -e "$folder" ] || return 0
   if [ -n "$DEPENDENCIES" ]; then
     [ -n "$DRY_RUN" ] || packages_of "$DEPENDENCIES" >/dev/null
@@ -82,7 +83,7 @@ source_hash() {
 ready_release() { # ready_release VERSION
   local folder=$NLLBD_HOME/releases/$1 hash
   [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9.+_-]*$ ]] || fail "'$1' is no version"
-  hash="$(source_hash) $(dependencies_name)"
+  hash="$(source_hash) $DEPENDENCIES_NAME"
   if [ -e "$folder/RELEASE" ]; then
     [ "$(<"$folder/RELEASE")" != "$hash" ] || return 0
     fail "release $1 is there already and differs from $SOURCE: give the new one another version (nllbd/__init__.py)"
@@ -117,7 +118,7 @@ copy_share() { # what outlives the source: scripts, units, configurations
 make_release() {
   local folder=$1 new=$1.new python dependencies site scratch
   python=$(realpath "$(python_program)")
-  dependencies=$(packages_of "$NLLBD_HOME/dependencies/$(dependencies_name)")
+  dependencies=$(packages_of "$NLLBD_HOME/dependencies/$DEPENDENCIES_NAME")
   rm -rf "$new"
   site=$new/lib/python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages
   mkdir -p "$new/bin" "$site"
