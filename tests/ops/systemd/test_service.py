@@ -140,6 +140,31 @@ def test_a_frozen_engine_is_the_daemons_own_business(machine: Machine) -> None:
     assert machine.main_pid() == pid
 
 
+SLOW_ENGINE = """
+import sys, time
+if "nllbd.engine.worker" in sys.orig_argv:
+    time.sleep(7)
+"""
+
+
+def test_a_model_that_loads_for_long_is_given_the_time(machine: Machine) -> None:
+    """Loading lasts longer than TimeoutStartSec=; the status line says how long so far."""
+    packages = machine.host.run("sh", "-c", "echo /opt/nllbd/current/lib/python*/site-packages").stdout.strip()
+    machine.host.write(f"{packages}/sitecustomize.py", SLOW_ENGINE)
+    machine.drop_in("impatient", "[Service]\nTimeoutStartSec=5s\n")
+    machine.host.systemctl("stop", "nllbd.service")
+    machine.host.systemctl("start", "--no-block", "nllbd.service")
+    eventually(
+        lambda: re.fullmatch(r"loading demo, [6-9] s so far", machine.host.show("nllbd.service", "StatusText")),
+        what="a loading daemon beyond its time",
+    )
+    assert machine.host.show("nllbd.service", "ActiveState") == "activating"
+    machine.wait_active()
+    assert machine.host.show("nllbd.service", "NRestarts") == "0"
+    machine.host.run("rm", "-r", f"{packages}/sitecustomize.py", "/run/systemd/system/nllbd.service.d")
+    machine.host.systemctl("daemon-reload")
+
+
 def test_the_journal_finds_a_request_by_its_id(machine: Machine) -> None:
     reply = machine.host.run(
         "curl", "-sS", "-D-", "-o/dev/null", "-H", "X-Request-ID: searched-for-1", "http://127.0.0.1:8000/languages"
