@@ -59,7 +59,7 @@ DIES_LATER = {  # it does well while it is tried out, and kills itself once peop
     "nllbd/http/app.py": _WRAPPED.format(
         action="""
     import os, signal
-    if b"raining" in await request.read():
+    if "aiohttp" in request.headers.get("User-Agent", ""):  # our traffic; the smoke test is another program
         os.kill(os.getpid(), signal.SIGKILL)
     return await handler(request)"""
     )
