@@ -88,7 +88,8 @@ make_disk() {
 make_groups() {
   local controller
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    echo "+memory +pids +cpu" >/sys/fs/cgroup/cgroup.subtree_control
+    # Where that is refused (a container's own group with processes in it), limits are not enforced in the host.
+    echo "+memory +pids +cpu" >/sys/fs/cgroup/cgroup.subtree_control || true
     groups=("/sys/fs/cgroup/nllbd-$name-$$")
   else
     # Mounted anew, in this namespace: the machine need not have mounted all of them, nor at the usual places.
