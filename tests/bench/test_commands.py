@@ -63,7 +63,7 @@ def test_micro_kernels(run_bench) -> None:  # type: ignore[no-untyped-def]
         pytest.skip("the native kernels were not built (no C++ compiler)")
     record = run_bench("micro_kernels", "--rows", 4, "--repeats", 2, "--vocab", 9000)
     kernels = record["results"]["kernels"]
-    assert len(kernels) == 6
+    assert len(kernels) == 8
     assert all(it["error"] < 0.01 for it in kernels)
 
 
