@@ -22,6 +22,7 @@ _DAEMON = f"""
 metrics_host = "{ADDRESS}"
 num_threads = 1
 allow_anonymous = true
+trusted_proxies = ["127.0.0.1"]
 """
 _TARGETS = f"""
 - targets: ["{ADDRESS}:9000"]
@@ -98,7 +99,7 @@ def open_house(host: Host) -> House:
     house = House(host)
     host.copy(CHECKOUT / "deploy", "/srv/nllbd/deploy")
     host.copy(Path(__file__).with_name("receiver.py"), "/usr/local/bin/receiver.py")
-    house.sh(f"ip addr add {ADDRESS}/32 dev lo")
+    house.sh(f"ip link add internal type bridge && ip addr add {ADDRESS}/24 dev internal && ip link set internal up")
     receive = f"/usr/bin/python3 /usr/local/bin/receiver.py {RECEIVED} 9099 9200 3100"
     house.sh(f"systemd-run --quiet --unit=receiver {receive}")
     _services(house)
@@ -116,12 +117,13 @@ def _services(house: House) -> None:
     house.deploy(
         f"deploy/lib/internal-ca issue --folder /root/ca --name app-1 {san} && cp /root/ca/ca.crt /root/ca/app-1"
     )
+    house.deploy("deploy/lib/internal-ca issue --folder /root/ca --name localhost")
     house.deploy(f"deploy/redis/bin/setup-redis --bind {ADDRESS} --tls /root/ca/app-1 --maxmemory 64mb")
     house.deploy(f"deploy/postgres/bin/pg-setup-primary --bind {ADDRESS} --tls /root/ca/app-1 --network 10.0.0.0/8")
-    house.deploy("deploy/nginx/bin/nginx-install --server-name localhost --server 127.0.0.1:8000")
+    certificate = "--certificate /root/ca/localhost/server.crt --key /root/ca/localhost/server.key"
+    house.deploy(f"deploy/nginx/bin/nginx-install --server-name localhost --server 127.0.0.1:8000 {certificate}")
+    # what the probe and the daemon trust, as on a host with an authority of its own
     house.sh("install -D -m 0644 /root/ca/ca.crt /usr/local/share/ca-certificates/house.crt")
-    # the probe trusts what the system trusts
-    house.sh("cp /etc/nginx/nllbd/site/certificate/*.crt /usr/local/share/ca-certificates/edge.crt || true")
     house.sh("update-ca-certificates >/dev/null 2>&1")
     password = house.sh("cat /etc/redis/nllbd/secrets/nllbd").strip()
     url = f"rediss://nllbd:{password}@127.0.0.1:{{}}/0?ssl_ca_certs=/usr/local/share/ca-certificates/house.crt"

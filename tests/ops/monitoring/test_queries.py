@@ -40,6 +40,7 @@ def served(house: House) -> House:
     for number in range(12):
         house.translate(f"Hello number {number}. How are you?", f"query-{number}")
     house.translate("Hello number 3. How are you?", "query-again")
+    house.sh("systemctl start nllbd-log-metrics.service")
     wait_scraped(house, time.time() + 3)
     return house
 
@@ -100,9 +101,14 @@ def test_every_rule_is_evaluated(served: House) -> None:
 
 
 def test_a_healthy_house_is_quiet(served: House) -> None:
-    """Nothing fires but the watchdog and what is true of this house: nobody makes backups, no clock is set."""
-    expected = {"Watchdog", "BackupMissing", "ClockNotSynchronised", "CertificateExpiresSoon", "CertificateExpiresNow"}
-    firing = {found["metric"]["alertname"] for found in served.ask_prometheus('ALERTS{alertstate="firing"}')}
-    assert firing <= expected
+    """Nothing fires but the watchdog and what is true of this house: nobody makes backups, no clock is set. What has to
+    last for half an hour does not count: here it need not.
+    """
+    expected = {"Watchdog", "BackupMissing", "ClockNotSynchronised"}
+    patient = {name for name, rule in alerts().items() if re.fullmatch(r"[3-9]\dm|\d+h", rule.get("for", ""))}
+    found = [result["metric"] for result in served.ask_prometheus('ALERTS{alertstate="firing"}')]
+    borrowed = "/opt/test-environment"  # read-only indeed
+    firing = {alert["alertname"] for alert in found if not alert.get("mountpoint", "").startswith(borrowed)}
+    assert firing - patient <= expected
     assert "Watchdog" in firing
     assert set(alerts()) >= expected
