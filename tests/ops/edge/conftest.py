@@ -21,9 +21,9 @@ FRONTS = ("nginx", "haproxy")
 TEXT = {"text": "It is raining.", "source_lang": "en", "target_lang": "fr"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Daemon]]:
-    """Factory of daemons that trust the load balancer and echo; all are ended with the module."""
+    """Factory of daemons that trust the load balancer and echo; all are ended with the tests of the edge."""
     with contextlib.ExitStack() as stack:
 
         def start(**settings: Any) -> Daemon:
@@ -33,17 +33,17 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         yield start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def one(start_daemon: Callable[..., Daemon]) -> Daemon:
     return start_daemon()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def two(start_daemon: Callable[..., Daemon]) -> Daemon:
     return start_daemon()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate for localhost, as nginx-install makes it."""
     need("nginx")

@@ -44,7 +44,7 @@ class HAProxy:
         environ |= {"NLLBD_GREEN_1": green, **(UNLIMITED if unlimited else LIMITED)}
         self.environ = {"PATH": os.environ["PATH"], **environ}
         self.log_path = folder / "haproxy.log"
-        command = [str(need("haproxy")["haproxy"]), "-W", "-f", str(self._configuration())]
+        command = [str(need("haproxy")["haproxy"]), "-W", "-f", str(folder)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environ)
         try:
@@ -100,14 +100,6 @@ class HAProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-
-    def _configuration(self) -> Path:
-        """The folder with nothing but the .cfg files: that is what -f takes."""
-        folder = self.folder / "configuration"
-        folder.mkdir()
-        for file in self.folder.glob("*.cfg"):
-            shutil.copy(file, folder)
-        return folder
 
     def _wait_started(self, num_daemons: int) -> None:
         """Until it listens and its checks have found the daemons."""

@@ -87,6 +87,27 @@ def test_pools_are_switched_without_a_request_lost(front: Front, one: Daemon, tw
         front.upstream("switch", "blue", "--wait", "60")
 
 
+def test_a_reload_that_nginx_cannot_do_is_told(start_front: Callable[..., Front], one: Daemon) -> None:
+    """What nginx -t does not see: another key for a zone that is there. Traffic goes on as before."""
+    edge = start_front("nginx", [one])
+    assert isinstance(edge, Edge)
+    rates = edge.folder / "nllbd/site/rates.conf"
+    sane = rates.read_text()
+    rates.write_text(sane.replace("$nllbd_nobody zone=nllbd_flood", "$nllbd_caller zone=nllbd_flood"))
+    assert Edge.check(edge.folder).returncode == 0
+    before = edge.upstream("show").stdout
+    for command in (("reload",), ("maintenance", "on")):
+        refused = edge.upstream(*command, "--within", "2", check=False)
+        assert refused.returncode == 1
+        assert "did not take it over" in refused.stderr
+    assert edge.upstream("show").stdout == before
+    with Traffic(edge.url, clients=1, cafile=edge.cafile, echoes=True) as traffic:
+        traffic.wait_for(5)
+    assert not traffic.failed
+    rates.write_text(sane)
+    assert edge.upstream("reload").returncode == 0
+
+
 def num_translations(metrics: str) -> float:
     """The guide's translation_requests_total."""
     lines = [line for line in metrics.splitlines() if line.startswith("translation_requests_total")]

@@ -130,6 +130,7 @@ def test_a_body_that_is_too_large_is_refused_as_json(client: httpx.Client) -> No
     assert "larger" in answer.json()["message"]
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 def test_http2_is_spoken_and_old_tls_is_not(front: Front) -> None:
     assert negotiate(front, ["h2", "http/1.1"]) == ("h2", "TLSv1.3")
     context = ssl.create_default_context(cafile=str(front.cafile))
@@ -140,6 +141,22 @@ def test_http2_is_spoken_and_old_tls_is_not(front: Front) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         negotiate(front, ["http/1.1"], context)
+
+
+def test_a_session_is_resumed(front: Front) -> None:
+    """Without tickets: from the cache that all workers share."""
+    context = ssl.create_default_context(cafile=str(front.cafile))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    session = None
+    for was_known in (False, True, True):
+        with (
+            socket.create_connection(("127.0.0.1", front.https_port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
+        ):
+            assert connection.session_reused is was_known
+            session = connection.session
+    assert session is not None
+    assert not session.has_ticket
 
 
 def test_who_asks_for_another_name_gets_no_certificate(front: Front) -> None:

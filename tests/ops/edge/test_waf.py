@@ -59,7 +59,7 @@ def client(one: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ht
     need("nginx")
     if not MODULE.exists() or not RULES.exists():
         pytest.skip("needs libnginx-mod-http-modsecurity and modsecurity-crs")
-    with Edge(tmp_path_factory.mktemp("waf"), [one.address], "--waf") as edge:
+    with Edge(tmp_path_factory.mktemp("waf"), [one.address], "--waf", "on") as edge:
         tls = ssl.create_default_context(cafile=str(edge.cafile))
         with httpx.Client(base_url=edge.url, verify=tls, timeout=30) as client:
             yield client
