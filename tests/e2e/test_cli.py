@@ -146,6 +146,7 @@ def test_doctor_on_this_machine(run: Run) -> None:
         "port",
         "metrics",
         "redis",
+        "rates",
         "database",
         "disk",
         "memory",
