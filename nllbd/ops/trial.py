@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,20 +52,18 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # of a setting's kinds (text, number, flag, list) TOML's are JSON's
 
 
-def service_user() -> dict[str, Any]:
-    """For `subprocess`: run as the service's user, if we are root and there is one."""
-    if os.geteuid() != 0:
-        return {}
-    try:
-        user = pwd.getpwnam(USER)
-    except KeyError:
-        return {}
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+def service_user(*others: str) -> dict[str, Any]:
+    """For `subprocess`: run as the service's user, or as the first of `others` that there is; {} if we are not root."""
+    for name in (USER, *others) if os.geteuid() == 0 else ():
+        with suppress(KeyError):
+            user = pwd.getpwnam(name)
+            return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return {}
 
 
-def give_to_service(paths: Iterable[Path]) -> None:
-    """Make files and folders the service user's, if we are root and there is one."""
-    user = service_user()
+def give_to_service(paths: Iterable[Path], *others: str) -> None:
+    """Make files and folders those of the user that `service_user` names, if we are root."""
+    user = service_user(*others)
     for path in paths if user else ():
         os.chown(path, user["user"], user["group"], follow_symlinks=False)
 

@@ -198,5 +198,6 @@ def program(name: str) -> str:
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, folders)))
     found = shutil.which(name, path=path)
     if found is None:
-        raise ConfigError(f"{name} is not installed: apt-get install postgresql-client")
+        package = "postgresql" if name in ("initdb", "postgres") else "postgresql-client"
+        raise ConfigError(f"{name} is not installed: apt-get install --no-install-recommends {package}")
     return found

@@ -36,6 +36,7 @@ HELPS = {
     "nllbd_backup_verified_age_seconds": "How old that backup was then.",
 }
 _SCRATCH = "scratch-"
+_POSTGRES = "postgres"  # who may run a server where the service has no user of its own
 
 
 def newest(restic: Restic, run: str = "") -> Manifest:
@@ -115,8 +116,8 @@ def _scratch_cluster(scratch: Path) -> Iterator[str]:
     folder, sockets = scratch / "postgres", scratch / "sockets"
     for made in (folder, sockets):
         made.mkdir(mode=0o700)
-    give_to_service([folder, sockets])
-    user = service_user()
+    give_to_service([scratch, folder, sockets], _POSTGRES)
+    user = service_user(_POSTGRES)
     initdb, server = postgres.program("initdb"), postgres.program("postgres")
     base = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"}
     options: dict[str, Any] = {"env": base, "cwd": folder, "stdin": subprocess.DEVNULL, **user}
