@@ -4,7 +4,7 @@
 ready_edge() { # ready_edge SHARE: nginx before the daemon of this host (or before others: --server)
   packages nginx openssl
   local arguments=(--server-name "$EDGE") server
-  for server in ${SERVERS:-127.0.0.1:8000}; do arguments+=(--server "$server"); done
+  for server in ${SERVERS:-${LISTEN:-127.0.0.1}:8000}; do arguments+=(--server "$server"); done
   if [ -n "$CDN" ]; then arguments+=(--cdn "$CDN"); fi
   if ! is_edge_ready "$1"; then
     change "set up nginx for $EDGE" "$1/deploy/nginx/bin/nginx-install" "${arguments[@]}"

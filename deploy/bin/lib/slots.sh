@@ -27,6 +27,8 @@ for server in json.load(sys.stdin)["pools"][sys.argv[1]]:
     print(server["address"])' "$1"
 }
 
+slot_version() { basename "$(readlink "$NLLBD_HOME/slots/$(instance_of "$1")" || echo -)"; }
+
 # The unit that serves now: a slot, or the nllbd.service that was there before there were slots.
 serving_unit() {
   local pool=$1

@@ -180,6 +180,7 @@ def test_a_deployment_that_is_killed_is_begun_anew(server: Server, wiring: Wirin
     assert not load.failed, load.report()
     assert served_version(server) == "1.3.0"
     assert len(active_units(server)) == 1
+    assert "nothing to do" in server.run(BLUE_GREEN, "1.3.0").stderr
 
 
 def test_two_deployments_at_a_time_are_refused(server: Server) -> None:

@@ -131,6 +131,7 @@ def test_a_host_comes_in_is_upgraded_and_goes_and_no_request_is_lost(fleet: Flee
         fleet.roll(tmp_path / "1.1.0")
         assert fleet.versions() == {"app1": "1.1.0", "app2": "1.1.0"}
         assert set(fleet.pool().values()) == {"up"}
+        assert "nothing to do" in fleet.roll(tmp_path / "1.1.0").stderr
 
         broken = fleet.roll(make_source(tmp_path, "1.2.0", BREAKS_ON_APP2), check=False)
         assert broken.returncode == 1, broken.stderr
