@@ -22,7 +22,7 @@ _LINK = re.compile(r"\]\(([\w.-]*)#([\w-]+)\)")
 def sections() -> dict[str, tuple[str, str]]:
     """Heading → (file's name, text) of every section of every runbook."""
     found = {}
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md"):
         for part in re.split(r"(?m)^## ", path.read_text("utf-8"))[1:]:
             heading, _, text = part.partition("\n")
             assert heading not in found, f"{heading} has two sections"
