@@ -16,7 +16,7 @@ _ALERT = re.compile(r'alertname="(\w+)"')
 #: What is left of a text when a label was empty.
 _GAP = re.compile(r"  |\b(?:on|of|The)(?: (?:is|has|are|come)\b| ?$)|\(\)")
 #: Their windows are hours and days: with the heavy tests.
-_LONG = {"slo", "slo-days", "backups"}
+_LONG = {"slo", "slo-days", "hours"}
 
 
 def promtool(*arguments: str | Path) -> str:
