@@ -115,9 +115,14 @@ copy_share() { # what outlives the source: scripts, units, configurations
   chown -R root:root "$1"
 }
 
+# The interpreter itself: what is on PATH may be a script that looks for one, or belong to an environment.
+real_python() {
+  "$(python_program)" -c 'import os, sys; print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))'
+}
+
 make_release() {
   local folder=$1 new=$1.new python dependencies site scratch
-  python=$(realpath "$(python_program)")
+  python=$(real_python)
   dependencies=$(packages_of "$NLLBD_HOME/dependencies/$DEPENDENCIES_NAME")
   rm -rf "$new"
   site=$new/lib/python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages
