@@ -49,7 +49,7 @@ def light_image(sandbox: Sandbox, bases: None) -> str:
     images.build(sandbox, base, "torch")
     images.derive(sandbox, images.LIGHT, base, "ENV NLLBD_RUNNER=fake")
     images.derive(sandbox, images.LIGHT_2, images.LIGHT)
-    images.derive(sandbox, images.NEVER_READY, images.LIGHT, "ENV NLLBD_MODEL=/nowhere")
+    images.derive(sandbox, images.NEVER_READY, images.LIGHT, "ENV NLLBD_DTYPE=nonsense")
     images.derive(sandbox, images.REFUSING, images.LIGHT, "ENV NLLBD_MAX_REQUEST_SIZE=3")
     return images.LIGHT
 

@@ -41,11 +41,11 @@ def swarm(docker: Docker, secrets: Path) -> Swarm:
 
 @pytest.fixture
 def traffic(swarm: Swarm) -> Iterator[Traffic]:
-    """Two clients through nginx for as long as the test runs; none of their requests may fail."""
+    """Requests through nginx, below its limit, for as long as the test runs; none of them may fail."""
     key = (swarm.secrets / "api_key").read_text().strip()
     certificate = swarm.secrets / "tls_certificate"
     netns = swarm.docker.sandbox.netns
-    with Traffic(URL, clients=2, netns=netns, headers={"X-API-Key": key}, cafile=certificate, echoes=True) as running:
+    with Traffic(URL, rate=12, netns=netns, headers={"X-API-Key": key}, cafile=certificate, echoes=True) as running:
         running.wait_for(5)
         yield running
         running.wait_for(5)
