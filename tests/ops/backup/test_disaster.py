@@ -129,6 +129,10 @@ def test_an_empty_host_comes_back_from_a_backup(tmp_path: Path, capsys: pytest.C
         assert "the same translation as on the day of the backup" in verified
         metrics = (host.root / "var/lib/prometheus/node-exporter/nllbd-backup-verify.prom").read_text("utf-8")
         assert "nllbd_backup_last_verified_timestamp_seconds" in metrics
+        host.systemctl("start", "nllbd-check.service", timeout=120)
+        checks = (host.root / "var/lib/prometheus/node-exporter/nllbd-check.prom").read_text("utf-8")
+        for check in ("daily", "health", "translation", "engine", "backup", "usage"):
+            assert f'nllbd_check_ok{{check="{check}"}} 1' in checks
         assert not list((host.root / "var/lib/nllbd-backup").glob("scratch-*")), "restored secrets were left behind"
         shutil.copytree(host.root / "srv/backups", repository)
 
