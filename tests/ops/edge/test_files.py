@@ -126,6 +126,11 @@ def test_both_load_balancers_hide_the_same_endings() -> None:
         assert marker in (DEPLOY / path).read_text(), path
 
 
+def test_both_load_balancers_have_the_same_pages() -> None:
+    for name in ("maintenance.html", "unavailable.html"):
+        assert (DEPLOY / "nginx/nllbd/pages" / name).read_bytes() == (DEPLOY / "haproxy" / name).read_bytes()
+
+
 # nginx-install
 
 

@@ -157,6 +157,17 @@ def test_a_master_that_loses_its_power_is_replaced(lan: Lan, settled: tuple[Bala
     print(f"address moved: longest gap {longest_gap(traffic):.2f} s")  # noqa: T201
 
 
+def test_a_master_that_alone_reaches_no_daemon_gives_the_address_up(
+    lan: Lan, settled: tuple[Balancer, Balancer]
+) -> None:
+    first, second = settled
+    route = ("ip", "route", "{}", "blackhole", f"{lan.addresses['app']}/32")
+    lan.run("lb1", *(word.format("add") for word in route))
+    eventually(lambda: second.has_address() and not first.has_address(), what="the second takes over")
+    lan.run("lb1", *(word.format("del") for word in route))
+    eventually(lambda: first.has_address() and not second.has_address(), what="the first takes it back")
+
+
 def test_a_master_whose_nginx_dies_gives_the_address_up(lan: Lan, settled: tuple[Balancer, Balancer]) -> None:
     first, second = settled
     with watched(lan, first) as traffic:

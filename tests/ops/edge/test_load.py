@@ -76,6 +76,24 @@ def test_hosts_that_do_not_answer_are_gone_around(
         assert time.monotonic() - began < 12
 
 
+def test_nobody_there_is_told_in_the_callers_own_way(
+    kind: str, start_front: Callable[..., Front], client_of: Callable[..., httpx.Client]
+) -> None:
+    client = client_of(start_front(kind, [Nobody("127.0.0.1:9")]))
+    native = client.post("/translate", json=TEXT)
+    deepl = client.post("/v2/translate", json={"text": ["a"], "target_lang": "FR"})
+    google = client.post("/language/translate/v2", json={"q": "a", "target": "fr"})
+    page = client.get("/", headers={"Accept": "text/html,*/*"})
+    assert [answer.status_code for answer in (native, deepl, google, page)] == [503] * 4
+    assert {answer.headers["retry-after"] for answer in (native, deepl, google, page)} == {"2"}
+    assert native.json()["error"]["code"] == "not_ready"
+    assert native.json()["error"]["request_id"] == native.headers["x-request-id"]
+    assert "no translation server" in deepl.json()["message"]
+    assert google.json()["error"]["code"] == 503
+    assert "cannot be reached" in page.text
+    assert {answer.headers["x-frame-options"] for answer in (native, page)} == {"DENY"}
+
+
 def test_the_caller_is_known_behind_a_cdn_and_cannot_be_forged(
     kind: str, start_front: Callable[..., Front], client_of: Callable[..., httpx.Client], one: Daemon
 ) -> None:
@@ -109,15 +127,15 @@ def caller(
     return found[0]
 
 
-class Hole:
-    """Stands in for a daemon that nobody can connect to."""
+class Nobody:
+    """Stands in for a daemon that is not there."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[Hole]:
+def black_hole() -> Iterator[Nobody]:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -126,4 +144,4 @@ def black_hole() -> Iterator[Hole]:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        yield Hole("127.0.0.1:{1}".format(*listener.getsockname()))
+        yield Nobody("127.0.0.1:{1}".format(*listener.getsockname()))
