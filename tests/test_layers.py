@@ -184,6 +184,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "assembly",
         "bridge.thread",
         "bulk",
+        "cgroup",
         "checkpoint",
         "config",
         "daemon",

@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
+from nllbd import cgroup
 from nllbd.checkpoint import read_checkpoint, resolve_model
 from nllbd.commands.doctor_services import TIMEOUT_S, Finding, check_database, check_rates, check_redis, existing
 from nllbd.commands.options import add_settings, settings_from
@@ -88,7 +87,7 @@ def _device_finding(wanted: str, version: str, gpus: list[str]) -> Finding:
         )
     if gpus and wanted != "cpu":
         return Finding("ok", "device", f"{gpus[index]}, torch {version}")
-    cores = len(os.sched_getaffinity(0))
+    cores = cgroup.usable_cores()
     return Finding("ok", "device", f"CPU, {cores} cores, {_int8_support()}, torch {version}")
 
 
@@ -161,7 +160,7 @@ def check_memory(settings: Settings) -> Finding:
         size = sum(file.stat().st_size for file in weight_files(resolve_model(settings.model, settings.model_dir)))
     except CheckpointError:
         return Finding("ok", "memory", "nothing to load")
-    free = psutil.virtual_memory().available
+    free = cgroup.available_memory()
     seen = f"{human_bytes(free)} available, weights {human_bytes(size)}"
     if free < 2 * size:
         return Finding("warn", "memory", seen, "free some memory, or serve a smaller model")

@@ -171,7 +171,7 @@ def test_database(taken_port: int, tmp_path: Path) -> None:
 def test_a_full_disk_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_MIN_FREE_DISK", 1 << 60)
     assert doctor.check_disk(Settings()).verdict == "warn"
-    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1 << 20}))
+    monkeypatch.setattr(doctor.cgroup, "available_memory", lambda: 1 << 20)
     assert doctor.check_memory(Settings()).verdict == "warn"
 
 
