@@ -100,7 +100,7 @@ _RELEASE = "if [ -e memory.max ]; then echo max >memory.max; else echo -1 >memor
 
 def _document(machine: Machine) -> subprocess.Popen[str]:
     """A request that needs more memory than short ones do."""
-    sentences = [f"This is number {n} of a great many rather long sentences that somebody wants." for n in range(40)]
+    sentences = [f"This is number {n} of a great many rather long sentences that somebody wants." for n in range(12)]
     body = json.dumps({"text": sentences, "source_lang": "en", "target_lang": "fr", "num_beams": 8})
     command = ("curl", "-sS", "--max-time", "100", "--json", body, "http://127.0.0.1:8000/translate")
     return machine.host.popen(*command, stdout=subprocess.PIPE)

@@ -21,6 +21,7 @@ ALLOWED = {
     "know the memory",
 }
 KEY = "k3y-of-the-test"
+TEXTFILE = "var/lib/prometheus/node-exporter/nllbd-check.prom"
 STATE = "/var/lib/nllbd/probe.json"
 
 
@@ -30,7 +31,8 @@ def machine(boot: Callable[..., Machine]) -> Machine:
     machine = boot("")
     machine.host.write("/opt/probe.py", Path(__file__).with_name("probe.py").read_text("utf-8"))
     machine.drop_in("probe", f"[Service]\nExecStartPost=/opt/nllbd/current/bin/python /opt/probe.py {STATE}\n")
-    machine.host.write("/etc/nllbd/credentials/api_key", KEY, 0o600)
+    for name in ("api_key", "check_key"):
+        machine.host.write(f"/etc/nllbd/credentials/{name}", KEY, 0o600)
     return machine
 
 
@@ -70,3 +72,21 @@ def test_secrets_are_nowhere_but_in_the_credential(machine: Machine) -> None:
     assert KEY not in json.dumps(machine.host.journal("nllbd.service"))
     stat = machine.host.run("stat", "-c", "%a %U", "/run/credentials/nllbd.service/api_key").stdout.split()
     assert stat == ["400", "nllbd"]
+
+
+def test_daily_checks_become_metrics(machine: Machine) -> None:
+    """As their timer starts them, in a sandbox of their own. They may well find fault with a host that has no firewall,
+    no proxy and no backup: that is told, too. (Backup and verification: tests/ops/backup.)"""
+    machine.host.systemctl("start", "nllbd.service", timeout=120)
+    machine.host.systemctl("start", "nllbd-check.service", check=False, timeout=150)
+    said = "\n".join(entry["MESSAGE"] for entry in machine.host.journal("nllbd-check.service"))
+    written = (machine.host.root / TEXTFILE).read_text()
+    for check in ("health", "translation"):
+        assert f'nllbd_check_ok{{check="{check}"}} 1' in written, said
+    for complaint in ("Traceback", "Read-only file system", "Operation not permitted", KEY):
+        assert complaint not in said
+
+
+def test_jobs_give_way_to_translations(machine: Machine) -> None:
+    for unit in ("nllbd-backup.service", "nllbd-backup-verify.service", "nllbd-check.service"):
+        assert (machine.host.show(unit, "Nice"), machine.host.show(unit, "CPUWeight")) == ("15", "20")
