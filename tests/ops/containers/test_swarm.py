@@ -52,11 +52,13 @@ def traffic(swarm: Swarm) -> Iterator[Traffic]:
     assert not running.failed, running.report()
 
 
-def test_an_update_under_traffic_loses_nothing(swarm: Swarm, traffic: Traffic) -> None:
+def test_an_update_and_a_rollback_under_traffic_lose_nothing(swarm: Swarm, traffic: Traffic) -> None:
     assert swarm.versions("nllbd-blue_daemon") == {images.LIGHT}
     said = swarm.deploy("--image", images.LIGHT_2).stderr
     assert swarm.versions("nllbd-blue_daemon") == {images.LIGHT_2}
     assert "smoke translation through nllbd: Where is the train station?" in said
+    swarm.deploy("--rollback")
+    assert swarm.versions("nllbd-blue_daemon") == {images.LIGHT}
 
 
 def test_an_image_that_never_gets_ready_is_rolled_back_by_swarm(swarm: Swarm, traffic: Traffic) -> None:
@@ -79,7 +81,7 @@ def test_an_image_that_serves_nonsense_is_rolled_back_by_the_smoke_translation(s
 
 def test_blue_green_under_traffic_loses_nothing(swarm: Swarm, traffic: Traffic) -> None:
     swarm.wait_gone("nllbd-green_daemon")
-    swarm.deploy("--image", images.LIGHT, "--strategy", "blue-green")
-    assert swarm.versions("nllbd-green_daemon") == {images.LIGHT}
+    swarm.deploy("--image", images.LIGHT_2, "--strategy", "blue-green")
+    assert swarm.versions("nllbd-green_daemon") == {images.LIGHT_2}
     assert "nllbd-blue_daemon" not in swarm.services()
     assert "live: green" in swarm.deploy("--status").stdout
