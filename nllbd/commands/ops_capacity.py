@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from nllbd.commands.options import MODEL_SETTINGS, add_settings, settings_from
 from nllbd.commands.output import flush_output, print_line
 from nllbd.config import state_folder
@@ -23,6 +25,9 @@ from nllbd.ops.settings import State
 
 _LESS = 0.8  # what did not hold is tried again with so much of it
 _TRIES = 6
+_REQUESTS = 40  # fewer say nothing of the slowest twentieth
+_LONGEST_S = 60.0
+_BUSY_PERCENT = 15.0
 
 Say = Callable[[str], None]
 
@@ -84,10 +89,11 @@ def _tried(
         load = load_at(curve, promised.arrivals * _LESS**number)
         if load is None:
             return None
-        trial = arrive(server, mix, load.arrivals, 3 * args.seconds, number)
+        seconds = min(max(3 * args.seconds, _REQUESTS / load.arrivals), _LONGEST_S)
+        trial = arrive(server, mix, load.arrivals, seconds, number)
         holds = not trial.failures and trial.p95_s <= args.p95
         say(
-            f"tried: {load.arrivals:.2f} requests/s for {3 * args.seconds:.0f} s: mean {trial.mean_s:.2f} s, 95 % "
+            f"tried: {load.arrivals:.2f} requests/s for {seconds:.0f} s: mean {trial.mean_s:.2f} s, 95 % "
             f"{trial.p95_s:.2f} s (predicted {load.mean_s:.2f} and {load.p95_s:.2f} s), {trial.failures} failures: "
             + ("holds" if holds else "too much")
         )
@@ -102,7 +108,10 @@ def _say(line: str) -> None:
 
 
 def _say_before(running: asking.Server, say: Say) -> None:
-    """Two daemons share the machine: what is measured is then what is left."""
+    """Whoever shares the machine takes a part of it: what is measured is then what is left."""
+    busy = psutil.cpu_percent(interval=1.0)
+    if busy > _BUSY_PERCENT:
+        say(f"note: others use {busy:.0f} % of this host's processors; measured is what they leave: try a quiet hour")
     try:
         running.get("/livez")
     except NotReady:

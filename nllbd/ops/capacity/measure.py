@@ -28,8 +28,9 @@ from nllbd.ops.capacity.model import ServiceCurve
 from nllbd.ops.trial import FOREIGN, TrialDaemon, give_to_service, own_settings
 
 _LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
-#: A level that is not this much faster than the one before ends the search.
+#: Two levels in a row that are not this much faster than the best before them end the search.
 _GAIN = 1.03
+_PATIENCE = 2
 _ASKERS = 96
 _OTHER_NUMBERS = 1_000_000
 #: Plain sentences of the length that interfaces and messages have; the number keeps every one of them new.
@@ -114,6 +115,7 @@ def measure(server: Server, mix: Mix, seconds: float, say: Callable[[str], None]
     _closed_loop(server, mix, 2, min(seconds, 1.0), numbers)  # whatever is only done once
     points: dict[int, float] = {}
     sizes: list[float] = []
+    best, num_slower = 0.0, 0
     for level in _LEVELS:
         began = time.monotonic()
         outcome = _closed_loop(server, mix, level, seconds, numbers)
@@ -128,8 +130,9 @@ def measure(server: Server, mix: Mix, seconds: float, say: Callable[[str], None]
         say(
             f"{level:5}  {points[level]:10.2f}  {points[level] * mix.sentences:11.2f}  {p95:8.3f}  {outcome.failures:8}"
         )
-        best = max((rate for n, rate in points.items() if n < level), default=0.0)
-        if outcome.failures or (level > 2 and points[level] < _GAIN * best):
+        num_slower = 0 if points[level] >= _GAIN * best else num_slower + 1
+        best = max(best, points[level])
+        if outcome.failures or num_slower == _PATIENCE:
             break
     return ServiceCurve(points, tuple(sizes))
 
