@@ -9,6 +9,7 @@ import ctypes
 import json
 import mmap
 import os
+import resource
 import socket
 import sys
 import time
@@ -50,6 +51,7 @@ def _attempts() -> dict[str, Callable[[], object]]:
         "write /tmp": lambda: Path("/tmp/probe").write_text("x"),
         "run generated code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
         "pin a thread": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+        "know its limits": lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
         "know the memory": lambda: Path("/proc/meminfo").read_text(),
     }
 

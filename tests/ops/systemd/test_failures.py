@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.ops.kit.programs import eventually
+from tests.ops.kit.programs import CHECKOUT, eventually
 from tests.ops.systemd.conftest import ECHO, Machine
 
 pytestmark = pytest.mark.ops
@@ -56,6 +56,25 @@ def test_clients_do_not_make_it_try_for_ever(machine: Machine) -> None:
     machine.host.systemctl("reset-failed", "nllbd.socket", UNIT)
     machine.host.systemctl("start", UNIT)
     assert "Good morning." in machine.translate()
+
+
+def test_beyond_this_machine_nobody_is_served_without_credentials(machine: Machine) -> None:
+    """The sample drop-in for other addresses, as it is."""
+    public = (CHECKOUT / "systemd/drop-ins/public.conf").read_text("utf-8")
+    machine.drop_in("public", public, unit="nllbd.socket")
+    assert machine.host.systemctl("start", UNIT, check=False).returncode != 0
+    assert "no credentials are set" in machine.host.show(UNIT, "StatusText")
+    machine.host.systemctl("stop", "nllbd.socket", UNIT)
+    machine.host.systemctl("reset-failed")
+    machine.host.write("/etc/nllbd/credentials/api_key", "k3y", 0o600)
+    machine.host.systemctl("start", UNIT)
+    for address in ("127.0.0.1", "[::1]"):
+        assert (
+            machine.host.run("curl", "-sS", "-o/dev/null", "-w%{http_code}", f"http://{address}:8000/health").stdout
+            == "200"
+        )
+    assert machine.translate(check=False).count("unauthorized") == 1
+    machine.host.run("rm", "-r", "/etc/nllbd/credentials/api_key", "/run/systemd/system/nllbd.socket.d")
 
 
 def test_a_model_that_is_not_there_is_named(machine: Machine) -> None:

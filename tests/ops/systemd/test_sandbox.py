@@ -18,6 +18,7 @@ ALLOWED = {
     "write /tmp",
     "run generated code",
     "pin a thread",
+    "know its limits",
     "know the memory",
 }
 KEY = "k3y-of-the-test"
