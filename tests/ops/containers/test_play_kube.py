@@ -25,7 +25,7 @@ def pod(sandbox: Sandbox, full_image: str) -> Iterator[str]:
     sandbox.run("podman", "tag", full_image, "localhost/nllbd:dev")
     try:
         sandbox.run("podman", "play", "kube", "--log-driver=k8s-file", manifest)
-        yield "nllbd-pod-nllbd"
+        yield "nllbd-pod-0-nllbd"
     finally:
         sandbox.run("podman", "play", "kube", "--down", manifest, check=False)
 
