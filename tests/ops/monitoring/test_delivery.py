@@ -7,10 +7,24 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ops.kit.programs import eventually
-from tests.ops.monitoring.house import House
+from tests.ops.monitoring.house import ADDRESS, House
 
 pytestmark = pytest.mark.ops
-WITHIN_S = 40.0
+WITHIN_S = 60.0
+
+
+SECOND = f'- targets: ["{ADDRESS}:9001"]\n  labels: {{__exporter: nllbd, host: app-1}}\n'
+
+
+@pytest.fixture
+def second(house: House) -> Iterator[House]:
+    """An instance more, seen by Prometheus; gone from it after the test."""
+    house.sh("systemctl start nllbd@1.service", timeout=90)
+    house.host.write("/etc/prometheus/targets/app-1-second.yml", SECOND)
+    eventually(lambda: house.ask_prometheus(f'up{{instance="{ADDRESS}:9001"}} == 1'), WITHIN_S, "the second daemon")
+    yield house
+    house.sh("rm /etc/prometheus/targets/app-1-second.yml; systemctl stop nllbd@1.socket nllbd@1.service")
+    eventually(lambda: not house.ask_prometheus(f'up{{instance="{ADDRESS}:9001"}}'), WITHIN_S, "the end of it")
 
 
 @pytest.fixture
@@ -22,7 +36,19 @@ def stopped(house: House) -> Iterator[House]:
     eventually(lambda: house.notified("/page", "NLLBServersAllDown", "resolved"), WITHIN_S, "the all-clear")
 
 
-def test_a_stopped_daemon_calls_somebody(stopped: House) -> None:
+def test_one_of_two_daemons_is_stopped(second: House) -> None:
+    """The guide's first alert, from the process to the person, and the all-clear."""
+    second.sh("systemctl stop nllbd@1.socket nllbd@1.service")
+    notes = eventually(lambda: second.notified("/page", "NLLBServerDown", "firing"), WITHIN_S, "a call")
+    alert = notes[0]["alerts"][0]
+    assert alert["labels"]["instance"] == f"{ADDRESS}:9001"
+    assert alert["annotations"]["summary"] == f"nllbd {ADDRESS}:9001 on app-1 is down"
+    assert not second.notified("/page", "NLLBServersAllDown", "firing")
+    second.sh("systemctl start nllbd@1.service", timeout=90)
+    eventually(lambda: second.notified("/page", "NLLBServerDown", "resolved"), WITHIN_S, "the all-clear")
+
+
+def test_all_daemons_are_stopped(stopped: House) -> None:
     notes = eventually(
         lambda: stopped.notified("/page", "NLLBServersAllDown", "firing"), WITHIN_S, "a call for the only daemon"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +85,42 @@ def test_metrics_in_them_are_those_of_rules() -> None:
             for query in re.findall(r"promtool query \w+ .*?http://localhost:9090 '([^']+)'", block):
                 unknown = {s.metric for s in selectors(query)} - known
                 assert not unknown, f"{name}: {unknown}"
+
+
+#: systemd's own words about a unit.
+_OF_SYSTEMD = {"Main process exited", "Watchdog"}
+_SEARCH = re.compile(r"journalctl -u nllbd[\w.@-]*service [^\n]*?-g (?:'([^']+)'|(\S+))")
+_COMMAND = re.compile(r"(?m)(?:^|/)nllbd ((?:[a-z]+(?: |$))+)")
+
+
+def blocks() -> list[tuple[str, str]]:
+    return [(name, block) for name, (_, text) in SECTIONS.items() for block in _BLOCK.findall(text)]
+
+
+def test_words_that_logs_are_searched_for_are_logged() -> None:
+    source = "\n".join(path.read_text("utf-8") for path in (CHECKOUT / "nllbd").rglob("*.py"))
+    searches = [(name, match) for name, block in blocks() for match in _SEARCH.findall(block)]
+    assert len(searches) > 8
+    for name, (quoted, bare) in searches:
+        for words in (quoted or bare).split("|"):
+            assert words in source or words in _OF_SYSTEMD, f"{name}: {words}"
+
+
+def test_fields_that_logs_are_asked_for_are_logged() -> None:
+    known = set(re.findall(r"(?m)^\| `(\w+)`", (CHECKOUT / "docs/operations/logs.md").read_text("utf-8")))
+    asked = {(name, field) for name, block in blocks() for field in re.findall(r"(?<=[\[,( ])\.([a-z_]+)\b", block)}
+    assert {(name, field) for name, field in asked if field not in known} == set()
+    assert len(asked) > 10
+
+
+@pytest.mark.ops
+def test_nllbds_commands_exist() -> None:
+    commands = {command.strip() for _, block in blocks() for command in _COMMAND.findall(block)}
+    assert {"doctor", "config check", "ops daily"} <= commands
+    for command in sorted(commands):
+        words = command.split()
+        words = words[:2] if words[0] in ("model", "ops", "config", "keys") else words[:1]
+        done = subprocess.run(
+            [sys.executable, "-m", "nllbd", *words, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"nllbd {command}: {done.stderr}"
