@@ -15,6 +15,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TextIO, cast
 
 import orjson
@@ -84,12 +85,17 @@ def _fields(said: Mapping[str, Any]) -> Iterator[bytes]:
     yield _field("PRIORITY", str(_PRIORITIES.get(str(said.get("level")), 6)))
     for name, value in said.items():
         if value is not None and not isinstance(value, list | dict):
-            yield _field(_PREFIX + _UNFIT.sub("_", name.upper()), str(value)[:_MAX_VALUE_CHARS])
+            yield _field(_spelled(name), str(value)[:_MAX_VALUE_CHARS])
+
+
+@lru_cache(maxsize=1024)
+def _spelled(name: str) -> str:
+    return _PREFIX + _UNFIT.sub("_", name.upper())
 
 
 def _field(name: str, value: str) -> bytes:
     """Values with line breaks have their length before them."""
+    if "\n" not in value:
+        return f"{name}={value}\n".encode("utf-8", "replace")
     content = value.encode("utf-8", "replace")
-    if b"\n" not in content:
-        return b"%b=%b\n" % (name.encode(), content)
     return b"%b\n%b%b\n" % (name.encode(), len(content).to_bytes(8, "little"), content)
