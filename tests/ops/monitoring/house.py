@@ -156,7 +156,7 @@ def _hastened(text: str) -> str:
     text = re.sub(r"(?m)^(\s*(?:scrape|evaluation|refresh)_interval:) \d+\w+", r"\1 2s", text)
     text = re.sub(r"(?m)^(\s*scrape_timeout:) \d+\w+", r"\1 2s", text)
     text = re.sub(r"(?m)^(\s*interval:) \d+\w+", r"\1 1s", text)
-    text = re.sub(r"(?m)^(\s*for:) \d+\w+", r"\1 2s", text)
+    text = re.sub(r"(?m)^(\s*for:) \d+\w+", r"\1 3s", text)
     return re.sub(r"(?m)^(\s*group_(?:wait|interval):) \d+\w+", r"\1 1s", text)
 
 
@@ -186,7 +186,3 @@ def wait_scraped(house: House, since: float) -> None:
         return bool(found) and float(found[0]["value"][1]) > since
 
     eventually(is_newer, 20, "a scrape")
-
-
-def now() -> float:
-    return time.time()

@@ -12,7 +12,6 @@ from nllbd.metrics import TABLE, Kind
 from tests.ops.kit.programs import CHECKOUT
 from tests.ops.monitoring.artefacts import alerts, recorded, selectors
 
-FOLDER = CHECKOUT / "docs/operations/runbooks"
 PARTS = ("**Symptoms.**", "**Impact.**", "**Diagnosis.**", "**Remedies.**", "**Escalation.**")
 _BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 _UNIT = re.compile(r"\b(nllbd[\w@-]*\.(?:service|socket|timer|target))")
@@ -21,9 +20,10 @@ _LINK = re.compile(r"\]\(([\w.-]*)#([\w-]+)\)")
 
 
 def sections() -> dict[str, tuple[str, str]]:
-    """Heading → (file's name, text) of every section of every runbook."""
+    """Heading → (file's name, text) of every section of the runbooks that alerts lead to."""
     found = {}
-    for path in sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md"):
+    for name in sorted({rule["annotations"]["runbook"].partition("#")[0] for rule in alerts().values()}):
+        path = CHECKOUT / name
         for part in re.split(r"(?m)^## ", path.read_text("utf-8"))[1:]:
             heading, _, text = part.partition("\n")
             assert heading not in found, f"{heading} has two sections"
