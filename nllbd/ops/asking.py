@@ -88,6 +88,9 @@ def smoke_translation(server: Server) -> Smoke:
     body = {"text": SMOKE_TEXT, "source_lang": source, "target_lang": target}
     answer = server.post("/translate", body)
     found = answer.json()
+    if answer.status == 401:
+        hint = "a key for checks belongs into /etc/nllbd/credentials/check_key (nllbd keys create checks)"
+        raise NotReady(f"{server.url}/translate wants a key that is good: {hint}")
     if answer.status != 200:
         raise NotReady(f"{server.url}/translate answered {answer.status}: {found.get('error', {}).get('code')}")
     if not found["translated_text"].strip():

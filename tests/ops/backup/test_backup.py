@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ops.backup.bucket import bucket
 from tests.ops.backup.conftest import PASSWORD, Place
 from tests.ops.kit.daemons import free_port
 from tests.ops.kit.programs import eventually, need
@@ -201,6 +202,22 @@ def test_two_runs_do_not_meet(place: Place) -> None:
         refused = place.run("backup", check=False)
     assert refused.returncode == 1
     assert "another backup" in refused.stderr
+
+
+def test_to_s3_with_keys_from_a_file(place: Place) -> None:
+    """Neither key is in restic's environment or command line, and what arrives is encrypted."""
+    place.secret("jwt_secret", SECRET)
+    keys = "[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = s3-secret-77aa\n"
+    path = place.secret("backup_s3", keys)
+    with bucket("AKIAEXAMPLE") as (url, objects):
+        for name in (it for it in place.repository.rglob("*") if it.is_file()):  # the prepared repository moves there
+            objects[f"web1/{name.relative_to(place.repository)}"] = name.read_bytes()
+        place.write_plan(repository=url, s3_credentials_file=str(path))
+        seen = _watched(place, lambda: place.run("backup"))
+        assert "is good" in place.run("backup-verify").stdout
+        assert all(SECRET.encode() not in content for content in objects.values())
+    assert "AWS_SHARED_CREDENTIALS_FILE" in seen
+    assert "s3-secret-77aa" not in seen
 
 
 # Redis
