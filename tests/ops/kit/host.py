@@ -44,7 +44,10 @@ class Host:
         self.name = name
         self._pid: int | None = None
         command = ["unshare", "--mount", "--propagation", "private", "bash", str(_SCRIPT), name, size, netns or ""]
-        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own: a signal to our process group must not keep it from cleaning up after us.
+        self._holder = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self._disk = self._hear()
         for target, source in _environment().items():
             self._ask(f"bind {source} {_ENVIRONMENT}/{target}")
