@@ -156,7 +156,7 @@ install_daemon() {
   fi
   if [ -z "$NO_START" ]; then
     [ -n "$DRY_RUN" ] || upgrade_database "$(current_version)"
-    start nllbd.service
+    start nllbd.service nllbd.target
   fi
 }
 

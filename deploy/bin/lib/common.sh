@@ -20,11 +20,11 @@ fail() {
 }
 need_root() { [ "$(id -u)" = 0 ] || [ -n "$DRY_RUN" ] || fail "must be root"; }
 
-# One at a time on a host.
+# One at a time on a host. What a command that was killed has begun holds the lock until it ends: a moment.
 take_lock() {
   [ -z "$DRY_RUN" ] || return 0
   exec 7>/run/nllbd-deploy.lock
-  flock -n 7 || fail "another installation or deployment runs on this host"
+  flock -w "${NLLBD_LOCK_WAIT_S:-10}" 7 || fail "another installation or deployment runs on this host"
 }
 
 # change "what it does" COMMAND…: something that is due.
