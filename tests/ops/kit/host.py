@@ -171,17 +171,29 @@ class Host:
         return line.rstrip("\n")
 
 
+#: Removes the network namespace at the end of its input, whoever ended it and however.
+_NETWORK = """
+trap '' INT HUP
+trap 'ip netns del "$1"' EXIT
+ip netns add "$1" && ip -n "$1" link set lo up && echo "$1" && cat >/dev/null
+"""
+
+
 @contextmanager
 def network(name: str) -> Iterator[str]:
     """A network namespace of that name with nothing but loopback, for `Host(netns=...)` and for who talks to it."""
     need_root()
     need("ip")
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
+    command = ["bash", "-c", _NETWORK, "network", name]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == f"{name}\n", f"there is no network namespace {name}"
+        try:
+            yield name
+        finally:
+            keeper.communicate(timeout=_BOOT_S)
 
 
 #: Asking too early is refused; `--wait` does the rest.

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.ops
 
 ABANDONED = """
 import signal
-from tests.ops.kit.host import Host
-host = Host("abandoned").boot()
-print(host.pid, flush=True)
-signal.pause()
+from tests.ops.kit.host import Host, network
+with network("nllbd-abandoned") as netns:
+    host = Host("abandoned", netns=netns).boot()
+    print(host.pid, flush=True)
+    signal.pause()
 """
 
 
@@ -29,7 +30,8 @@ def traces(name: str) -> list[str]:
     folders = [str(path) for path in Path("/tmp").glob(f"nllbd-host-{name}.*")]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"nllbd-host-{name}." in line]
     groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"/nllbd-{name}-" in path]
-    return folders + mounts + groups
+    networks = [str(path) for path in Path("/run/netns").glob(f"nllbd-{name}")]
+    return folders + mounts + groups + networks
 
 
 def test_a_host_goes_with_whoever_started_it() -> None:
