@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.ops.kit.daemons import free_port
 from tests.ops.kit.edge import DEPLOY
+from tests.ops.kit.nginx import kill_family
 from tests.ops.kit.programs import need
 
 SOURCE = DEPLOY / "haproxy"
@@ -89,9 +90,7 @@ class HAProxy:
         return "\n".join(line for line in self.log_path.read_text("utf-8").splitlines() if not line.startswith("{"))
 
     def kill(self) -> None:
-        for pid in (*self._children(), self.process.pid) if self.process.poll() is None else ():
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        kill_family(self.process)
 
     def __enter__(self) -> HAProxy:
         return self

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from tests.ops.edge.lan import Lan
 from tests.ops.kit.daemons import Daemon
 from tests.ops.kit.edge import DEPLOY, Edge
+from tests.ops.kit.nginx import kill_family
 from tests.ops.kit.programs import eventually, need, need_root
 from tests.ops.kit.traffic import Traffic
 
@@ -62,11 +61,7 @@ class Balancer:
         return (self._folder / "log").read_text(errors="replace")
 
     def close(self) -> None:
-        for child in _children(self.keepalived.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        self.keepalived.kill()
-        self.keepalived.wait()
+        kill_family(self.keepalived)
         self.edge.kill()
 
     def _install_keepalived(self, folder: Path, other: str, priority: int) -> None:
@@ -176,10 +171,3 @@ def test_a_master_whose_nginx_dies_gives_the_address_up(lan: Lan, settled: tuple
         traffic.wait_for(20)
     assert longest_gap(traffic) < WITHIN_S, traffic.report()
     print(f"nginx died: longest gap {longest_gap(traffic):.2f} s")  # noqa: T201
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []

@@ -92,11 +92,7 @@ class Nginx:
 
     def kill(self) -> None:
         """SIGKILL for master and workers."""
-        pids = [*self.workers(), self.process.pid] if self.process.poll() is None else []
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        kill_family(self.process)
 
     @property
     def output(self) -> str:
@@ -130,6 +126,16 @@ class Nginx:
             assert self.process.poll() is None, f"nginx ended with {self.process.returncode}:\n{self.output}"
             assert time.monotonic() < end, f"no {what} within {within_s} s:\n{self.output}"
             time.sleep(0.02)
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a process and its children. It is stopped first: a master would replace a child that it sees die."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        for pid in (*_children(process.pid), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def _serves(pid: int) -> bool:
