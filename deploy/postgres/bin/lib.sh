@@ -14,6 +14,7 @@ BIN=/usr/lib/postgresql/$VERSION/bin
 UNIT=postgresql@$VERSION-$CLUSTER.service
 TLS=/etc/postgresql/tls
 PASSFILE=/etc/postgresql/nllbd.pgpass
+PEERS=/etc/postgresql/nllbd-peers
 SECRETS=${SECRETS:-/etc/postgresql/secrets}
 
 need_postgresql() {
@@ -61,6 +62,7 @@ port = $PORT
 cluster_name = '$(node_name)'
 X
   hba_for "$@" | install_text "$ETC/pg_hba.conf" postgres:postgres 0640
+  run install -D -m 0755 "$SHARE/bin/pg-guard" /usr/local/lib/nllbd/pg-guard
   run install -D -m 0644 "$SHARE/systemd/postgresql@.service.conf" /etc/systemd/system/postgresql@.service.d/nllbd.conf
   run systemctl daemon-reload
 }
@@ -74,6 +76,14 @@ hba_for() {
       printf '%s\n' "$line"
     fi
   done <"$SHARE/pg_hba.conf"
+}
+
+# The other servers, which pg-guard asks before this one starts as a primary.
+install_peers() {
+  local peer
+  for peer in "$@"; do
+    printf '%s\n' "$(conninfo_of "$peer")"
+  done | install_text "$PEERS" postgres:postgres 0640
 }
 
 # The replicator's password where libpq looks for it: never in a connection string, a process list or a log.

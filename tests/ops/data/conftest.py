@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.ops.kit.host import Host
-from tests.ops.kit.programs import CHECKOUT, need, need_root
+from tests.ops.kit.programs import CHECKOUT, eventually, need, need_root
 
 SHARE = "/usr/local/share/nllbd/deploy"
 NETWORK = "10.91.7.0/24"
@@ -37,8 +37,35 @@ class Site:
 
     def run(self, host: str, script: str, *arguments: str, check: bool = True) -> str:
         """One of deploy/'s scripts on a host; what it wrote to standard output."""
-        done = self.hosts[host].run(f"{SHARE}/{script}", *arguments, check=check, timeout=180)
+        done = self.hosts[host].run(f"{SHARE}/{script}", *arguments, check=False, timeout=180)
+        assert not check or done.returncode == 0, f"{host}: {script}: {done.stdout}\n{done.stderr}\n{self.logs()}"
         return done.stdout + done.stderr
+
+    def logs(self) -> str:
+        """What the servers said last, for the message of an assertion."""
+        tail = "journalctl -n 15 -o cat -u 'redis*' -u 'postgresql@*'; tail -n 25 /var/log/postgresql/*.log"
+        said = {
+            name: host.run("bash", "-c", tail, check=False).stdout for name, host in self.hosts.items() if host.is_on
+        }
+        return "\n".join(f"--- {name}\n{text}" for name, text in said.items())
+
+    def read(self, host: str, path: str) -> str:
+        return self.hosts[host].run("cat", path).stdout
+
+    def is_good(self, host: str, script: str) -> bool:
+        """Whether one of the status scripts has nothing to complain of."""
+        return self.hosts[host].run(f"{SHARE}/{script}", check=False).returncode == 0
+
+    def sql(self, host: str, query: str) -> str:
+        """An answer of a host's PostgreSQL, asked as its superuser."""
+        command = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-XAtq", "-d")
+        done = self.hosts[host].run(*command, "nllbd", "-c", query)
+        return done.stdout.strip()
+
+    def fetch(self, url: str) -> str:
+        """What a URL within the daemons' namespace says; empty when nothing does."""
+        command = ["ip", "netns", "exec", self.outside, "curl", "-s", "-m", "5", url]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def cut_off(self, host: str) -> None:
         """Nothing reaches it any more, and nothing answers in its name: as when its machine is gone."""
@@ -103,3 +130,41 @@ def _furnish(site: Site, host: Host) -> None:
     issue(site, "issue", "--name", host.name, "--san", f"IP:{site.addresses[host.name]}", "--san", "IP:127.0.0.1")
     host.copy(site.ca / host.name, "/root/tls")
     host.write("/etc/hosts", f"127.0.0.1 localhost\n{site.addresses[host.name]} {host.name}\n")
+
+
+@pytest.fixture(scope="package")
+def redis(site: Site) -> Site:
+    """Two Redis hosts and a witness, set up by the scripts in the README's order."""
+    scripts = "redis/bin"
+    secrets = "/etc/redis/nllbd/secrets"
+    names = ("nllbd", "replica", "sentinel", "backup", "exporter", "admin")
+    site.run("db1", f"{scripts}/make-users", "--secrets", secrets, "--out", "/tmp", "--owner", "root:root")
+    for name in names:
+        for host in ("db2", "db3"):
+            site.hosts[host].write(f"{secrets}/{name}", site.read("db1", f"{secrets}/{name}"), 0o600)
+    primary = site.addresses["db1"]
+    common = ("--tls", "/root/tls", "--sentinel", "2", "--down-after-ms", "1500", "--maxmemory", "64mb")
+    site.run("db1", f"{scripts}/setup-redis", "--bind", primary, *common)
+    site.run("db2", f"{scripts}/setup-redis", "--bind", site.addresses["db2"], "--primary", primary, *common)
+    witness = ("--bind", site.addresses["db3"], "--primary", primary, "--only-sentinel")
+    site.run("db3", f"{scripts}/setup-redis", *witness, *common)
+    eventually(
+        lambda: site.run("db1", "redis/bin/redis-status", check=False).count("OK 3 usable Sentinels") == 2,
+        what="the Sentinels have found each other",
+    )
+    eventually(lambda: site.is_good("db1", "redis/bin/redis-status"), what="redis-status is good")
+    return site
+
+
+@pytest.fixture(scope="package")
+def postgres(site: Site) -> Site:
+    """A primary with a synchronous standby, set up by the scripts in the README's order."""
+    scripts = "postgres/bin"
+    common = ("--tls", "/root/tls", "--network", NETWORK)
+    db1, db2 = site.addresses["db1"], site.addresses["db2"]
+    site.run("db1", f"{scripts}/pg-setup-primary", "--bind", db1, "--peer", db2, *common)
+    secret = "/etc/postgresql/secrets/replicator"
+    site.hosts["db2"].write(secret, site.read("db1", secret), 0o600)
+    site.run("db2", f"{scripts}/pg-setup-standby", "--bind", db2, "--primary", db1, *common)
+    site.run("db1", f"{scripts}/pg-sync", "on", "--standby", "db2")
+    return site
