@@ -17,10 +17,11 @@ BIN = CHECKOUT / "deploy/bin"
 EXTRAS = ("--edge", SERVER_NAME, "--firewall-confirmed", "--exporters", "--backup")
 #: Where an installation could leave something.
 LISTING = """
-find /etc /opt /usr/local /usr/lib/systemd /var/lib /var/cache /root /home -xdev \
-  \\( -path /opt/test-environment -o -path /var/cache/ldconfig -o -path /var/lib/systemd -o -path /var/lib/nginx \
-     -o -path '/etc/systemd/system/*.wants/nginx.service' -o -path '/etc/systemd/system/*.wants/prometheus-*' \\) \
-  -prune -o -print | sort
+{
+  find /etc -xdev \\( -path '/etc/systemd/system/*.wants/nginx.service' -o -path '*.wants/prometheus-*' \\) -prune -o -print
+  find /opt /root /home /var/cache /var/lib /usr/lib/systemd/system /usr/local/bin /usr/local/lib -maxdepth 1
+  find /var/lib/prometheus
+} | sort
 getent passwd; getent group; nft list tables
 """
 
