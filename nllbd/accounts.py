@@ -137,6 +137,10 @@ class Accounts:
         for wait in waits:
             wait.cancel()
 
+    async def wait_open(self) -> None:
+        """Return once the store is open and its keys are known, however long that takes."""
+        await self._opened.wait()
+
     async def close(self) -> None:
         """Flush within a time limit; what the database does not take stays in the journal. Once."""
         if self._is_closed:
@@ -181,11 +185,11 @@ class Accounts:
             pause_s = min(2 * pause_s, _MAX_RETRY_S)
 
     async def _load_totals(self, store: Store) -> None:
-        await self.keys.refresh()
         while True:
             with suppress(NllbdError):
-                await self.usage.load(store)
-                break
+                if await self.keys.refresh():
+                    await self.usage.load(store)
+                    break
             await asyncio.sleep(_RETRY_S)
         self._opened.set()
 

@@ -206,6 +206,15 @@ class Daemon:
         except ConfigError:
             await accounts.close()
             raise
+        if guard.is_exposed:
+            self._spawn(self._tell_if_locked())
+
+    async def _tell_if_locked(self) -> None:
+        """A store that could only be read after the start may turn out to hold no keys: then nobody can come in."""
+        await self._context.accounts.wait_open()
+        if self._context.guard.is_locked:
+            reason = "the store was read and holds no keys, so every request is refused"
+            logger.error("nobody can come in", reason=reason, remedy="nllbd keys create NAME, or set api_key")
 
     async def _open(self, listeners: list[Listener], app: web.Application) -> Endpoint:
         endpoint = Endpoint(listeners, make_runner(app, shutdown_timeout=_FLUSH_S), [])

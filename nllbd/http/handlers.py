@@ -10,7 +10,7 @@ from aiohttp import web
 
 from nllbd import __version__
 from nllbd.bridge.protocol import EngineState
-from nllbd.errors import Draining, NotReady
+from nllbd.errors import Draining, NotReady, StoreUnavailable
 from nllbd.http import schema
 from nllbd.http.context import CONTEXT, AppContext
 from nllbd.http.errors import error_headers
@@ -28,6 +28,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     context.lifecycle.check_admits()
     if context.engine.state is not EngineState.READY:
         raise NotReady(f"the translation engine is {context.engine.state.value}", retry_after_s=1.0)
+    context.guard.check_serves()
     return web.json_response({"status": "ready"})
 
 
@@ -42,6 +43,7 @@ async def health(request: web.Request) -> web.StreamResponse:
         version=__version__,
         uptime_s=round(context.lifecycle.uptime_s, 1),
         message=message,
+        store=store_status(context),
     )
     if status == "ok":
         return _json(body)
@@ -58,8 +60,23 @@ def health_status(context: AppContext) -> tuple[schema.HealthStatus, str | None]
         return "failed", context.lifecycle.failed_reason
     if context.engine.state in (EngineState.FAILED, EngineState.STOPPED):
         return "failed", "the translation engine is not running"
-    is_ready = context.lifecycle.state is LifecycleState.READY and context.engine.state is EngineState.READY
-    return ("ok", None) if is_ready else ("loading", None)
+    if context.lifecycle.state is not LifecycleState.READY or context.engine.state is not EngineState.READY:
+        return "loading", None
+    try:
+        context.guard.check_serves()
+    except StoreUnavailable as error:
+        return "failed", error.message
+    return "ok", None
+
+
+def store_status(context: AppContext) -> schema.StoreStatus | None:
+    """Whether the store of keys answers; None where there is none."""
+    accounts = context.accounts
+    if not accounts.has_store:
+        return None
+    if accounts.keys.is_current:
+        return "ok"
+    return "stale" if accounts.keys.is_known else "unreadable"
 
 
 async def version(request: web.Request) -> web.StreamResponse:

@@ -16,6 +16,7 @@ _NAMES_SHOWN = 64
 _Priority = Literal["interactive", "bulk"]
 _Format = Literal["text", "html"]
 HealthStatus = Literal["ok", "loading", "draining", "failed"]
+StoreStatus = Literal["ok", "stale", "unreadable"]
 
 
 class TranslateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +130,10 @@ class LanguageItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """`ok` comes with 200; `loading`, `draining` and `failed` with 503."""
+    """`ok` comes with 200; `loading`, `draining` and `failed` with 503.
+
+    `store` tells of the stored keys: read a moment ago; as of a while ago, and in use; not readable.
+    """
 
     status: HealthStatus
     engine: str
@@ -137,6 +141,7 @@ class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     uptime_s: float
     message: str | None = None
+    store: StoreStatus | None = None
 
 
 class VersionResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,6 +56,21 @@ class Guard:
         """
         return self.authenticator.is_configured or (self._keys is not None and self._keys.has_held_keys is not False)
 
+    def check_serves(self) -> None:
+        """Raises StoreUnavailable while nobody at all can be let in: nothing but the store's keys would do, and they
+        cannot be read. Stored keys beside other credentials that work are no reason to send everybody elsewhere.
+        """
+        if self._keys is None or self._keys.is_known or self.authenticator.is_configured:
+            return
+        if not self._settings.allow_anonymous:
+            raise StoreUnavailable("the store of keys cannot be read, so nobody is let in; see the log")
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether nobody can come in though the store was read: strangers can reach us, and there never was a key."""
+        has_any = self.authenticator.is_configured or self._keys is None or self._keys.has_held_keys is not False
+        return self.is_exposed and not has_any and not self._settings.allow_anonymous
+
     def check_known(self) -> None:
         """Raises StoreUnavailable while nobody can say whether credentials are needed at all, or which are good: the
         store alone would know, and it could not be read."""

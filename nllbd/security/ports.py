@@ -22,6 +22,10 @@ class KeyBook(Protocol):
     def has_held_keys(self) -> bool | None:
         """Whether the store holds or ever held a key; None while that is not known."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it can be known at all which keys are good."""
+
     async def find(self, text: str, /) -> KeyRecord | None:
         """The active key with this text."""
 

@@ -110,7 +110,12 @@ class KeyCache:
         """Whether the database holds or ever held a key, ended ones included; None while that is not known."""
         if self._has_held_keys:
             return True
-        return None if self._is_too_old() else False
+        return False if self.is_known else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what is held may be relied on: it was read, and not too long ago."""
+        return not self._is_too_old()
 
     @property
     def is_current(self) -> bool:

@@ -146,6 +146,15 @@ def test_without_its_database_the_daemon_serves_its_own_key(
     assert len(list((state / "usage").glob("*/*.usage"))) == 1, "what was used waits in the journal"
 
 
+def unreadable(daemon: Daemon) -> bool:
+    """Whether all is well with the daemon, but for its store."""
+    try:
+        health = daemon.request("GET", "/health")
+    except OSError:
+        return False
+    return (health.status, health.json["engine"], health.json["store"]) == (503, "ready", "unreadable")
+
+
 def test_a_damaged_database_opens_no_door(
     start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +163,9 @@ def test_a_damaged_database_opens_no_door(
     made = keys("create", "grace")
     good, damaged = (tmp_path / "nllbd.db").read_bytes(), b"no database" * 1000
     (tmp_path / "nllbd.db").write_bytes(damaged)
-    daemon = start_daemon(runner="fake")
+    daemon = start_daemon(wait=False, runner="fake")
+    wait_until(lambda: unreadable(daemon), 90.0)
+    assert daemon.request("GET", "/readyz").status == 503
     for headers in ({}, {"X_API_Key": made["key"]}, {"X_API_Key": "any"}):
         answer = daemon.request(
             "POST", "/translate", {"text": TEXT, "source_lang": "en", "target_lang": "fr"}, **headers
@@ -163,4 +174,23 @@ def test_a_damaged_database_opens_no_door(
     (tmp_path / "nllbd.db").write_bytes(good)
     wait_until(lambda: translate(daemon, made["key"]).status == 200)
     assert daemon.translate(TEXT, "en", "fr").status == 401
+    assert [daemon.request("GET", path).status for path in ("/readyz", "/health")] == [200, 200]
     assert daemon.stop() == 0
+
+
+def test_who_waits_for_a_store_without_keys_is_told(
+    start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers can reach it and its store was away at the start, so that nobody knew: once it is read, the log says
+    why everybody is refused, and what to do."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    keys("list")
+    good = (tmp_path / "nllbd.db").read_bytes()
+    (tmp_path / "nllbd.db").write_bytes(b"no database" * 1000)
+    daemon = start_daemon(wait=False, runner="fake", host="0.0.0.0")
+    wait_until(lambda: unreadable(daemon), 90.0)
+    assert "nobody can come in" not in daemon.log
+    (tmp_path / "nllbd.db").write_bytes(good)
+    wait_until(lambda: "nobody can come in" in daemon.log)
+    assert "nllbd keys create" in daemon.log
+    assert daemon.translate(TEXT, "en", "fr").status == 401

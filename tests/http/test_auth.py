@@ -501,3 +501,32 @@ async def test_odd_credentials_are_401(secured: Secured, value: str) -> None:
         answer = await asyncio.wait_for(reader.read(), 30)
         assert answer.split()[1] in (b"401", b"403"), answer
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, 503), ({"api_key": API_KEY}, 200), ({"jwt_secret": SECRET}, 200), ({"allow_anonymous": True}, 200)],
+)
+async def test_who_could_let_nobody_in_is_not_ready(
+    start_service: Any, tmp_path: Path, settings: dict[str, Any], expected: int
+) -> None:
+    """A store that was never read: those who could be let in without it still are."""
+    service = await start_service(**settings)
+    accounts = Accounts(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}", tmp_path / "journal")
+    service.context.accounts = accounts
+    service.context.guard = Guard(service.context.settings, accounts)
+    status, ready, response = await service.request("GET", "/readyz")
+    assert (status, "Retry-After" in response.headers) == (expected, expected == 503)
+    status, health, response = await service.request("GET", "/health")
+    assert (status, "Retry-After" in response.headers) == (expected, expected == 503)
+    assert (health["status"], health["store"]) == ("ok" if expected == 200 else "failed", "unreadable")
+    if expected == 503:
+        assert ready["error"]["code"] == "not_ready"
+        assert "store of keys" in health["message"]
+    await accounts.close()
+
+
+async def test_a_store_that_answers_is_told(secured: Secured) -> None:
+    service = await secured()
+    status, health, _ = await service.request("GET", "/health")
+    assert (status, health["store"]) == (200, "ok")
