@@ -18,7 +18,7 @@ EXTRAS = ("--edge", SERVER_NAME, "--firewall-confirmed", "--exporters", "--backu
 #: Where an installation could leave something.
 LISTING = """
 {
-  find /etc -xdev \\( -path '/etc/systemd/system/*.wants/nginx.service' -o -path '*.wants/prometheus-*' \\) -prune -o -print
+  find /etc \\( -path '*.wants/nginx.service' -o -path '*.wants/prometheus-*' \\) -prune -o -print
   find /opt /root /home /var/cache /var/lib /usr/lib/systemd/system /usr/local/bin /usr/local/lib -maxdepth 1
   find /var/lib/prometheus
 } | sort
