@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import pytest
 
 from nllbd.cli import main
 from nllbd.ops import daily, exposure, figures, keyaudit, logs, monthly, weekly
+from nllbd.ops.backup.plan import read_plan
+from nllbd.ops.settings import OpsSettings, read_ops_settings
 from nllbd.store.records import AuditEvent, KeyRecord, UsageBatch, UsageEntry
 from nllbd.store.store import Store
 from tests.conftest import StartService
@@ -286,3 +290,21 @@ def test_every_line_of_the_guides_lists_has_a_check() -> None:
     }
     for module, tasks in guide.items():
         assert {task for _, task, _ in module.CHECKS} == {task.strip() for task in tasks.split(",")}
+
+
+def test_the_sample_of_the_settings_has_every_one_with_its_default(tmp_path: Path) -> None:
+    sample = (Path(__file__).parents[2] / "deploy/backup/ops.toml").read_text("utf-8")
+    (tmp_path / "ops.toml").write_text(sample.replace("\n# ", "\n"), encoding="utf-8")
+    assert read_ops_settings(tmp_path / "ops.toml") == OpsSettings()
+    assert sample.count("\n# ") == len(fields(OpsSettings))
+
+
+def test_the_sample_of_the_backups_plan_has_the_defaults(tmp_path: Path) -> None:
+    sample = (Path(__file__).parents[2] / "deploy/backup/backup.toml").read_text("utf-8")
+    (tmp_path / "sample.toml").write_text(sample, encoding="utf-8")
+    shown = re.sub(r"(?m)^# (?=[a-z_0-9]+ = |         \")", "", sample)
+    (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
+    plan, full = read_plan(tmp_path / "sample.toml", {}), read_plan(tmp_path / "shown.toml", {})
+    assert plan.paths == full.paths
+    assert plan.keep == full.keep
+    assert (plan.folder, plan.state, plan.check_percent) == (full.folder, full.state, full.check_percent)
