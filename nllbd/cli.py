@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "health": "ask a running daemon whether it serves; for health checks",
         "doctor": "check model, device, ports, disk and limits, and say what to do",
         "keys": "create, list, revoke and rotate API keys",
+        "db": "check and upgrade the tables of the database",
         "model": "pull, list, describe, verify and quantize model folders",
         "ops": "checklists, backup and restore, capacity, audit log",
     }
