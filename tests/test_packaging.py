@@ -22,7 +22,7 @@ PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").
 
 #: Imported only where present; nllbd runs without them. (`opentelemetry` is the extra `otel`, `huggingface_hub` and its
 #: `httpx2` are `hub`.)
-OPTIONAL = {"asyncpg", "fasttext", "httpx2", "huggingface_hub", "opentelemetry", "pynvml", "triton"}
+OPTIONAL = {"asyncpg", "fasttext", "httpx2", "huggingface_hub", "opentelemetry", "pynvml", "triton", "ray"}
 #: Names that many distributions share, and the one that brings what is imported of them.
 NAMESPACES = {"azure": "azure-ai-translation-text", "google": "google-cloud-translate"}
 
