@@ -136,8 +136,8 @@ services:
     image: {images.LIGHT}
     deploy: {{endpoint_mode: dnsrr, placement: {{constraints: [node.role == worker, node.labels.gpu == true]}}}}
   restarted:
-    image: {images.RUNTIME_BASE}
-    command: [sh, -c, exit 1]
+    image: {images.LIGHT}
+    entrypoint: [sh, -c, exit 1]
     deploy: {{endpoint_mode: dnsrr, restart_policy: {{condition: on-failure, delay: 100ms, max_attempts: 3}}}}
 """
     )
@@ -163,8 +163,8 @@ def test_blue_and_green_cannot_have_one_port(node: Docker, tmp_path: Path) -> No
 version: "3.8"
 services:
   nginx:
-    image: {images.RUNTIME_BASE}
-    command: [sleep, "600"]
+    image: {images.LIGHT}
+    entrypoint: [sleep, "600"]
     ports: [{{target: 80, published: 18000, mode: host}}]
     deploy: {{endpoint_mode: dnsrr}}
 """

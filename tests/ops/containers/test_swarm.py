@@ -31,12 +31,15 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swarm(docker: Docker, secrets: Path) -> Swarm:
+def swarm(docker: Docker, secrets: Path) -> Iterator[Swarm]:
     stand_ins.make_nginx(docker)
     stand_ins.make_redis(docker)
-    made = Swarm(docker, secrets)
-    made.deploy("--image", images.LIGHT)
-    return made
+    try:
+        made = Swarm(docker, secrets)
+        made.deploy("--image", images.LIGHT)
+        yield made
+    finally:
+        docker.run("swarm", "leave", "--force", check=False)
 
 
 @pytest.fixture
