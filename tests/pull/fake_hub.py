@@ -31,6 +31,7 @@ class FakeHub:
     fail_status: int | None = None
     elsewhere: FakeHub | None = None  # big files come from there, as from a CDN
     gate: threading.Event | None = None  # big files wait for it after their first half
+    address: str = "127.0.0.1"
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range
     credentials: list[str | None] = field(default_factory=list)
     served: int = 0
@@ -47,10 +48,10 @@ class FakeHub:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((self.address, 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.address}:{self._server.server_port}"
         return self
 
     def __exit__(self, *_: object) -> None:
