@@ -60,11 +60,14 @@ def error_response(
     """
     answer = _RENDERERS.get(dialect, _native)(error, request_id)
     always = {REQUEST_ID_HEADER: request_id, "Server": SERVER}
+    usual = error_headers(error, answer.status)
+    if answer.is_final:
+        usual.pop("Retry-After", None)
     response = web.Response(
         status=answer.status,
         body=msgspec.json.encode(answer.content),
         content_type="application/json",
-        headers={**error_headers(error, answer.status), **(headers or {}), **answer.headers, **always},
+        headers={**usual, **(headers or {}), **answer.headers, **always},
     )
     if error.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
         response.force_close()

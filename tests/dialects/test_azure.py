@@ -112,6 +112,7 @@ def test_errors(client: TextTranslationClient, body: Any, options: dict[str, Any
     [
         ({"api-version": "2.0", "to": "fr"}, [{"Text": "a"}], 400021),
         ({"api-version": "", "to": "fr"}, [{"Text": "a"}], 400021),
+        ({"to": "fr"}, [{"Text": "a"}], 400021),
         ({**VERSION, "to": "fr"}, {"Text": "a"}, 400005),
         ({**VERSION, "to": "fr"}, [{"text": "a", "Text": "b"}], 400005),
         ({**VERSION, "to": "fr"}, [{"Txt": "a"}], 400005),
@@ -119,7 +120,8 @@ def test_errors(client: TextTranslationClient, body: Any, options: dict[str, Any
     ],
 )
 def test_bodies_and_versions_that_are_none(daemon: Daemon, query: dict[str, str], body: Any, code: int) -> None:
-    answer = requests.post(f"{daemon.url}/translate", params=query, json=body, timeout=60)
+    headers = {"Ocp-Apim-Subscription-Key": "k"}
+    answer = requests.post(f"{daemon.url}/translate", params=query, json=body, headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 
 

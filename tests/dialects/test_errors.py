@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 
 import deepl.http_client
 import pytest
@@ -51,6 +52,14 @@ def test_a_quota(kind: type[Client], guarded: Guarded) -> None:
     client = kind(guarded.url, guarded.keys[f"{kind.name} quota"])
     assert client.translate([TEXT]) == [TEXT]
     assert_fails(client, "quota")
+
+
+def test_azure_s_client_does_not_wait_for_next_month(guarded: Guarded) -> None:
+    """As it is set up by default it retries whatever has `Retry-After`, and sleeps until then."""
+    client = Azure(guarded.url, guarded.keys[f"{Azure.name} quota"], retry_total=10)
+    began = time.monotonic()
+    assert_fails(client, "quota", TEXT * 2)
+    assert time.monotonic() < began + 30
 
 
 @pytest.mark.proves("overloaded")

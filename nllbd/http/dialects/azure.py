@@ -219,7 +219,10 @@ def render_error(error: NllbdError, request_id: str) -> ErrorAnswer:
     status = _STATUS.get(error.code, 400 if error.status == 422 else error.status)
     number, wording = _OF_FIELD.get(error.field or "") or _OF_CODE.get(error.code) or (status * 1000, "")
     message = f"{wording} {error.message}".strip()
-    return ErrorAnswer(status, {"error": {"code": number, "message": message}}, {REQUEST_ID_HEADER: request_id})
+    content = {"error": {"code": number, "message": message}}
+    # The client sleeps for as long as `Retry-After` says, whatever the status: until next month, of a quota.
+    is_final = error.code == "quota_exceeded"
+    return ErrorAnswer(status, content, {REQUEST_ID_HEADER: request_id}, is_final=is_final)
 
 
 def _text_of(item: Any, index: int) -> str:

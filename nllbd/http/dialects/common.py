@@ -18,11 +18,15 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """An error as a dialect tells it: status, JSON, headers besides the usual ones."""
+    """An error as a dialect tells it: status, JSON, headers besides the usual ones.
+
+    `is_final`: no `Retry-After`, for its clients would come back by themselves, and should not.
+    """
 
     status: int
     content: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
