@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import zlib
@@ -16,6 +17,11 @@ from nllbd.timeouts import TimeLimit
 _JSON = "application/json"
 _PLAIN, _COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
 _ANY_ZLIB_HEADER = 47  # wbits: gzip or zlib, whichever comes
+_NO_HEADER = -15
+_DEFLATE, _LOW_NIBBLE = 8, 0x0F
+_GZIP_MAGIC = b"\x1f\x8b"
+#: A gzip file may consist of several (RFC 1952); each costs some time, however small it is.
+_MAX_MEMBERS = 100
 _NAMES_SHOWN = 64
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 
@@ -49,7 +55,7 @@ async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> b
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_bytes)
     body = await _receive(request, max_bytes, timeout_s)
-    return _decompress(body, max_bytes) if encoding in _COMPRESSED else body
+    return _decompress(body, max_bytes, encoding) if encoding in _COMPRESSED else body
 
 
 async def _receive(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
@@ -69,22 +75,37 @@ async def _receive(request: web.Request, max_bytes: int, timeout_s: float) -> by
     return bytes(body)
 
 
-def _decompress(body: bytes, max_bytes: int) -> bytes:
+def _decompress(body: bytes, max_bytes: int, encoding: str) -> bytes:
     """At most `max_bytes` come out, however small the body that asks for more."""
-    decompressor = zlib.decompressobj(_ANY_ZLIB_HEADER)
-    try:
-        content = decompressor.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise InvalidValue("the body does not hold to its Content-Encoding") from None
-    if len(content) > max_bytes:
-        raise _too_large(max_bytes)
-    if not decompressor.eof or decompressor.unused_data:
-        raise InvalidValue("the compressed body is cut short, or something follows it")
-    return content
+    content = bytearray()
+    for _ in range(_MAX_MEMBERS):
+        decompressor = zlib.decompressobj(_window_of(body) if encoding == "deflate" else _ANY_ZLIB_HEADER)
+        try:
+            content += decompressor.decompress(body, max_bytes + 1 - len(content))
+        except zlib.error:
+            raise InvalidValue("the body does not hold to its Content-Encoding") from None
+        if len(content) > max_bytes:
+            raise _too_large(max_bytes)
+        if not decompressor.eof:
+            raise InvalidValue("the compressed body is cut short")
+        body = decompressor.unused_data
+        if not body:
+            return bytes(content)
+        if not body.startswith(_GZIP_MAGIC):
+            raise InvalidValue("something follows the compressed body")
+    raise InvalidValue(f"the compressed body has more than {_MAX_MEMBERS} parts")
+
+
+def _window_of(body: bytes) -> int:
+    """zlib's `wbits` for what begins so. Many send `deflate` without the header that it should have (RFC 9110)."""
+    head = body[:2]
+    is_zlib = len(head) == 2 and head[0] & _LOW_NIBBLE == _DEFLATE and int.from_bytes(head) % 31 == 0
+    return _ANY_ZLIB_HEADER if is_zlib or head == _GZIP_MAGIC else _NO_HEADER
 
 
 def decode_json(body: bytes) -> Any:
     """Any JSON value from UTF-8 bytes. Raises InvalidJson that says where it broke, InvalidValue for 1e999."""
+    body = body.removeprefix(codecs.BOM_UTF8)  # some write one, though it means nothing
     if not body.strip():
         raise InvalidJson("the body is empty; expected a JSON object")
     try:
