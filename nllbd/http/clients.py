@@ -69,9 +69,7 @@ def network_of(client: str) -> str:
     """What counts as one caller: an IPv4 address, an IPv6 network of 64 bits, `unix`."""
     address = _parse(client)
     if not isinstance(address, IPv6Address):
-        return client
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+        return client if address is None else str(address)
     return str(IPv6Network((int(address) >> _IPV6_PREFIX << _IPV6_PREFIX, _IPV6_PREFIX)))
 
 
@@ -84,20 +82,31 @@ def stranger(client: str) -> Principal:
 def _peer(request: web.BaseRequest) -> str:
     peername = request.transport.get_extra_info("peername") if request.transport else None
     if isinstance(peername, tuple) and peername:
-        return str(peername[0])
+        return _plain(str(peername[0]))
     return "unix"
 
 
+@lru_cache(maxsize=4096)
+def _plain(address: str) -> str:
+    """A socket of both families calls an IPv4 address `::ffff:192.0.2.1`."""
+    parsed = _parse(address)
+    return address if parsed is None else str(parsed)
+
+
 def _parse(text: str) -> _Address | None:
-    """An address as proxies write it: bare, `[v6]`, with or without a port."""
+    """An address as proxies write it: bare, `[v6]`, with or without a port or an interface. Of an IPv4 address in an
+    IPv6 one, the IPv4 address.
+    """
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return ip_address(text)
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 @lru_cache(maxsize=4096)
