@@ -69,7 +69,9 @@ def require_authenticated(request: web.Request) -> None:
 
 
 def presented(request: web.Request) -> list[str]:
-    """All credentials in a request's headers and query. Raises Unauthorized for an Authorization of another kind."""
+    """All credentials in a request's headers and query; a name without a value is none. Raises Unauthorized for an
+    Authorization of another kind.
+    """
     headers = request.headers
     found: list[str] = []
     if hdrs.AUTHORIZATION in headers:
@@ -80,7 +82,7 @@ def presented(request: web.Request) -> list[str]:
     if "key=" in request.query_string:
         for name in _KEY_NAMES:
             found += request.query.getall(name, ())
-    return found
+    return [credential for credential in found if credential]
 
 
 def _from_authorization(value: str) -> str:

@@ -12,7 +12,7 @@ from nllbd import __version__
 from nllbd.bridge.protocol import EngineState
 from nllbd.errors import Draining, NotReady, StoreUnavailable
 from nllbd.http import schema
-from nllbd.http.context import CONTEXT, AppContext
+from nllbd.http.context import CONTEXT, EXCHANGE, AppContext
 from nllbd.http.errors import error_headers
 from nllbd.lifecycle import LifecycleState
 
@@ -48,7 +48,9 @@ async def health(request: web.Request) -> web.StreamResponse:
     if status == "ok":
         return _json(body)
     response = _json(body, HTTPStatus.SERVICE_UNAVAILABLE)
-    response.headers.update(error_headers(Draining("") if status == "draining" else NotReady("", retry_after_s=1.0)))
+    error = Draining("") if status == "draining" else NotReady("", retry_after_s=1.0)
+    request[EXCHANGE].code = error.code
+    response.headers.update(error_headers(error))
     return response
 
 

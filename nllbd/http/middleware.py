@@ -40,8 +40,14 @@ METRICS_ROUTE = "/metrics"
 PROBE_ROUTES = HEALTH_ROUTES | {METRICS_ROUTE}
 CLIENT_GONE = 499  # nginx's status for it; never sent, only logged
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
-_PREFLIGHT_HEADERS = ", ".join(("Authorization", "Content-Type", "X-Request-Id", *auth.KEY_HEADERS))
-_EXPOSED_HEADERS = ", ".join(("X-Request-Id", "Retry-After", *rate_headers.NAMES))
+#: What browsers' programs set: ours, and what the dialects' own clients send along.
+_PREFLIGHT_HEADERS = ", ".join(
+    (
+        *("Authorization", "Content-Type", "X-Request-Id", TRACEPARENT, *auth.KEY_HEADERS),
+        *("Ocp-Apim-Subscription-Region", "X-ClientTraceId"),
+    )
+)
+_EXPOSED_HEADERS = ", ".join(("X-Request-Id", "Retry-After", TRACEPARENT, *rate_headers.NAMES))
 
 logger = log.get_logger("nllbd.access")
 
@@ -130,6 +136,8 @@ async def decorate(request: web.Request, response: web.StreamResponse) -> None:
     if origin is not None:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+    if request.app[CONTEXT].settings.cors_origins:
+        # Also where it made no difference: a cache must not give what one origin got to another.
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
 
 

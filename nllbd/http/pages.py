@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from aiohttp import hdrs, web
+from aiohttp.helpers import ETAG_ANY
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 #: The page loads nothing from elsewhere and talks to nobody else.
@@ -30,7 +31,7 @@ class Document:
         """The document, or 304 for whoever has it already."""
         quoted = f'"{self.etag}"'
         headers = {hdrs.ETAG: quoted, hdrs.CACHE_CONTROL: "no-cache", "Content-Security-Policy": self.policy}
-        if request.headers.get(hdrs.IF_NONE_MATCH) == quoted:
+        if any(known.value in (self.etag, ETAG_ANY) for known in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         charset = None if self.content_type.startswith("image/") else "utf-8"
         return web.Response(body=self.body, content_type=self.content_type, charset=charset, headers=headers)

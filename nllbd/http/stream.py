@@ -7,6 +7,7 @@ anyway, and a few dozen KiB on their way. One that reads nothing at all for `STA
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
@@ -29,6 +30,7 @@ _HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would hold events back
 }
 
+_REFUSAL = re.compile(r"q\s*=\s*0(\.0*)?")
 _HEARTBEAT = b": still working\n\n"
 
 logger = log.get_logger(__name__)
@@ -38,7 +40,13 @@ _Item = SegmentEvent | TranslationResult
 
 def wants_stream(request: web.Request, asked: bool) -> bool:
     """Whether the client asked for events, in the body or by its Accept header."""
-    return asked or "text/event-stream" in request.headers.get(hdrs.ACCEPT, "")
+    return asked or any(map(_is_events, request.headers.get(hdrs.ACCEPT, "").split(",")))
+
+
+def _is_events(wanted: str) -> bool:
+    """Whether one of the types in an Accept header is that of events, and not excluded (`q=0`)."""
+    kind, *parameters = (part.strip().lower() for part in wanted.split(";"))
+    return kind == "text/event-stream" and not any(_REFUSAL.fullmatch(parameter) for parameter in parameters)
 
 
 async def answer(request: web.Request, job: TranslationJob) -> web.StreamResponse:

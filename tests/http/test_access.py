@@ -37,6 +37,14 @@ def lines() -> Iterator[Lines]:
     logging.getLogger().setLevel(logging.WARNING)
 
 
+async def test_a_probe_that_failed_says_why(start_service: Any, lines: Lines, eventually: Any) -> None:
+    service = await start_service(is_ready=False)
+    lines.truncate(0)
+    await service.request("GET", "/health")
+    await eventually(lambda: len(lines.access) > 0)
+    assert {(line["status"], line["code"]) for line in lines.access} == {(503, "not_ready")}
+
+
 async def test_a_translation_s_line(start_service: Any, lines: Lines, eventually: Any) -> None:
     service = await start_service(runner="fake:step_ms=2,token_us=100")
     texts = [f"{SECRET} one. And {SECRET} two."] * 2

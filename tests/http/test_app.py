@@ -372,13 +372,44 @@ async def test_origins(start_service: Any) -> None:
     assert "Origin" in response.headers["Vary"]
     _, _, response = await service.request("GET", "/version", headers=bad)
     assert "Access-Control-Allow-Origin" not in response.headers
+    for headers in (bad, {}):
+        _, _, response = await service.request("GET", "/languages", headers=headers)
+        assert response.headers.getall("Vary") == ["Origin"], "or a cache hands it to the origin that may read it"
     ask = {"Access-Control-Request-Method": "POST"}
     status, _, response = await service.request("OPTIONS", "/translate", headers=good | ask)
     assert status == 204
     assert "POST" in response.headers["Access-Control-Allow-Methods"]
+    allowed = response.headers["Access-Control-Allow-Headers"].lower()
+    assert all(name in allowed for name in ("x-api-key", "ocp-apim-subscription-region", "traceparent"))
     assert (await service.request("OPTIONS", "/translate", headers=bad | ask))[0] == 405
     status, _, response = await service.request("GET", "/nothing", headers=good)
     assert (status, response.headers["Access-Control-Allow-Origin"]) == (404, "https://app.example")
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_stream"),
+    [
+        ("text/event-stream", True),
+        ("TEXT/Event-Stream; charset=utf-8", True),
+        ("application/json, text/event-stream;q=0.5", True),
+        ("application/json, text/event-stream;q=0", False),
+        ("application/json, text/event-stream; q=0.000", False),
+        ("text/event-stream-like", False),
+        ("*/*", False),
+    ],
+)
+async def test_who_accepts_events_gets_them(service: Any, accept: str, is_stream: bool) -> None:
+    body = {"text": "Hello", "source_lang": "en", "target_lang": "fr"}
+    _, _, response = await service.request("POST", "/translate", json=body, headers={"Accept": accept})
+    assert (response.content_type == "text/event-stream") is is_stream
+
+
+@pytest.mark.parametrize("known", ["{}", "W/{}", '"other", {}', "*"])
+async def test_a_page_that_is_known_is_not_sent_again(service: Any, known: str) -> None:
+    """Proxies that compress make a tag a weak one."""
+    _, _, response = await service.request("GET", "/languages")
+    headers = {"If-None-Match": known.format(response.headers["ETag"])}
+    assert (await service.request("GET", "/languages", headers=headers))[0] == 304
 
 
 @pytest.mark.parametrize(

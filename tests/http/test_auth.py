@@ -530,3 +530,15 @@ async def test_a_store_that_answers_is_told(secured: Secured) -> None:
     service = await secured()
     status, health, _ = await service.request("GET", "/health")
     assert (status, health["store"]) == (200, "ok")
+
+
+async def test_a_name_without_a_value_is_no_credential(secured: Secured) -> None:
+    """Forms and settings that were left empty send them."""
+    service = await secured(api_key=API_KEY)
+    good = ("X-API-Key", API_KEY)
+    assert (await ask(service, good, path="/translate?key="))[0] == 200
+    assert (await ask(service, good, ("X-Goog-Api-Key", ""), path="/translate"))[0] == 200
+    status, answer = await ask(service, ("X-API-Key", ""), body={"q": "Hi", "source": "en", "target": "fr"})
+    assert (status, answer["error"]) == (403, "Please contact the server operator to get an API key")
+    opened = await secured(api_key=API_KEY, allow_anonymous=True)
+    assert (await ask(opened, ("X-API-Key", "")))[0] == 200
