@@ -165,6 +165,7 @@ services:
   nginx:
     image: {images.LIGHT}
     entrypoint: [sleep, "600"]
+    healthcheck: {{disable: true}}
     ports: [{{target: 80, published: 18000, mode: host}}]
     deploy: {{endpoint_mode: dnsrr}}
 """
