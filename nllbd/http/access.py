@@ -41,11 +41,11 @@ def _count(context: AppContext, request: web.Request, exchange: Exchange, status
     is_rejected = exchange.code in REJECTIONS
     context.metrics.add(metrics.HTTP_REQUESTS, method=method, route=exchange.route, status=str(status))
     context.metrics.observe(metrics.REQUEST_DURATION, exchange.duration_s, route=exchange.route)
-    if exchange.code != "ok":
-        context.metrics.add(metrics.ERRORS, code=exchange.code)
-    if is_rejected:
-        context.metrics.add(metrics.REJECTED, reason=exchange.code)
-    if not is_probe:
+    if not is_probe:  # a health check that fails is no request that failed
+        if exchange.code != "ok":
+            context.metrics.add(metrics.ERRORS, code=exchange.code)
+        if is_rejected:
+            context.metrics.add(metrics.REJECTED, reason=exchange.code)
         characters = exchange.usage.characters if exchange.usage else 0
         context.busiest.record(exchange.principal.id, characters, is_rejected)
 

@@ -43,6 +43,9 @@ async def test_a_probe_that_failed_says_why(start_service: Any, lines: Lines, ev
     await service.request("GET", "/health")
     await eventually(lambda: len(lines.access) > 0)
     assert {(line["status"], line["code"]) for line in lines.access} == {(503, "not_ready")}
+    await service.request("GET", "/readyz")
+    told, _ = service.context.metrics.render()
+    assert 'reason="not_ready"} 1' not in told.decode(), "nobody was refused"
 
 
 async def test_a_translation_s_line(start_service: Any, lines: Lines, eventually: Any) -> None:
