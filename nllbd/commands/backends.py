@@ -153,7 +153,7 @@ class RemoteBackend:
         self._url = url
         self._parts = parse_url(url)
         self._path = ("" if self._parts.scheme == "unix" else self._parts.path.rstrip("/")) + "/translate"
-        self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
+        self._headers: dict[str, str | bytes] = {"Content-Type": "application/json", **key_header(api_key)}
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,6 +204,15 @@ def parse_url(url: str) -> SplitResult:
     except ValueError:  # a malformed host or port
         pass
     raise InvalidValue(f"--url {url!r}: expected http://HOST:PORT, https://HOST or unix:/path", field="url")
+
+
+def key_header(api_key: str | None) -> dict[str, str | bytes]:
+    """The header that carries a key, in UTF-8 as the daemon compares it; none without one. Raises InvalidValue."""
+    if not api_key:
+        return {}
+    if not api_key.isprintable():
+        raise InvalidValue("the key has a line break or another character that no header can carry", field="api_key")
+    return {"X-API-Key": api_key.encode()}
 
 
 def base_url(host: str, port: int) -> str:

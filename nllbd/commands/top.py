@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nllbd.commands.backends import base_url, open_connection, parse_url
+from nllbd.commands.backends import base_url, key_header, open_connection, parse_url
 from nllbd.commands.options import settings_from
 from nllbd.commands.output import print_line
 from nllbd.commands.top_figures import Figures, Scrape, compare, parse_scrape
@@ -59,7 +59,7 @@ class Source:
         self.metrics_url = metrics_url
         self._metrics = parse_url(metrics_url)
         self._api = parse_url(url)
-        self._key = key
+        self._header = key_header(key)
         self._before: Scrape | None = None
 
     def look(self) -> Figures | None:
@@ -75,12 +75,16 @@ class Source:
 
     def _engine(self) -> dict[str, Any] | None:
         """None without a key that is good for it."""
-        if self._key is None:
+        if not self._header:
             return None
-        status, body = self._get(self._api, "/debug/engine?integrity=0", {"X-API-Key": self._key})
-        return json.loads(body) if status == 200 else None
+        status, body = self._get(self._api, "/debug/engine?integrity=0", self._header)
+        try:
+            found = json.loads(body) if status == 200 else None
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) and "accounts" in found else None  # else it is no nllbd's answer
 
-    def _get(self, parts: Any, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def _get(self, parts: Any, path: str, headers: dict[str, str | bytes] | None = None) -> tuple[int, bytes]:
         try:
             with closing(open_connection(parts, _TIMEOUT_S)) as connection:
                 connection.request("GET", path, headers=headers or {})

@@ -80,6 +80,15 @@ async def test_a_daemon_is_asked_once_a_group(serve: Callable[..., str], asked: 
     assert body == {"text": ["a", "b"], "source_lang": "auto", "target_lang": "fr", "num_beams": 2}
 
 
+async def test_a_key_goes_as_utf_8_or_is_refused(serve: Callable[..., str], asked: list[Any]) -> None:
+    url = serve(200, json.dumps({"translations": [{"text": "Bonjour", "warnings": []}]}).encode())
+    async with RemoteBackend(url, "clé-ключ") as backend:
+        await backend.translate(["Hello"], Ask(source="en", target="fr"))
+    assert asked[0][1]["X-API-Key"].encode("latin-1").decode() == "clé-ключ"
+    with pytest.raises(InvalidValue, match="no header can carry"):
+        RemoteBackend(url, "two\nlines")
+
+
 async def test_a_path_before_translate_is_kept(serve: Callable[..., str], asked: list[Any]) -> None:
     await RemoteBackend(serve(200, answer("A")) + "/api/", None).translate(["a"], Ask("fr", "en"))
     assert asked[0][0] == "/api/translate"

@@ -12,7 +12,9 @@ import signal
 import struct
 import sys
 import termios
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,29 @@ def test_nonsense_is_one_line(flags: tuple[str, ...], expected: str, capsys: pyt
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+async def test_something_else_answers_for_the_api(
+    service: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A proxy's page, say: the figures are there, the busiest keys are not."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    (tmp_path / "key").write_text("ключ")
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        flags = ("--url", f"http://127.0.0.1:{server.server_port}", "--key-file", str(tmp_path / "key"))
+        assert await call(service, "--json", *flags) == 0
+        server.shutdown()
+    assert json.loads(capsys.readouterr().out)["accounts"] is None
 
 
 async def test_something_else_listens_there(service: Any, capsys: pytest.CaptureFixture[str]) -> None:
