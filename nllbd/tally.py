@@ -66,7 +66,9 @@ class Tally(_Labelled):
     def collect(self) -> Iterator[Metric]:
         make = CounterMetricFamily if self._is_counter else GaugeMetricFamily
         family = make(self._name, self._about, labels=self._labels)
-        for key, value in list(self._values.items()):  # a copy in one step: the loop may add a row meanwhile
+        # A copy in one step, for the loop may add a row meanwhile; a list of the items is not one: its tuples may set
+        # off a collection of garbage, and that the other thread.
+        for key, value in self._values.copy().items():
             family.add_metric(key, value)
         yield family
 
@@ -105,7 +107,7 @@ class Histogram(_Labelled):
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
-        for key, row in list(self._rows.items()):
+        for key, row in self._rows.copy().items():
             buckets = list(zip(self._names, map(float, accumulate(list(row.counts))), strict=True))
             family.add_metric(key, buckets, row.sum)
         yield family

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -33,6 +34,8 @@ from nllbd.metrics import Metrics
 from nllbd.text.detect import Detection
 from nllbd.translator import Translator
 
+# A shell that starts us in the background has us ignore it, and our children with us; some of them are interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Triton reads this once, when something first imports it: kernels run by its interpreter, except in bench/gpu.sh
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
