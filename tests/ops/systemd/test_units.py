@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_instances_differ_from_the_one_daemon_in_nothing_else() -> None:
     template = template.replace("/etc/nllbd/instances/%i.toml", "/etc/nllbd/nllbd.toml")
     template = template.replace("RuntimeDirectory=nllbd/%i", "RuntimeDirectory=nllbd").replace("nllbd@%i.", "nllbd.")
     assert template == single
+
+
+def test_an_instance_that_is_disabled_leaves_the_others_enabled(tmp_path: Path) -> None:
+    """`systemctl disable` follows Also=: with the target in it, the others would not come back after a reboot."""
+    systemctl = need("systemctl")["systemctl"]
+    folder = tmp_path / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    for unit in SYSTEMD.glob("nllbd*.*"):
+        shutil.copy(unit, folder)
+    for verb, *names in (("enable", "nllbd.service", "nllbd@9.service"), ("disable", "nllbd.socket", "nllbd.service")):
+        subprocess.run([systemctl, f"--root={tmp_path}", verb, *names], check=True, capture_output=True)
+    left = {str(link.relative_to(folder)) for link in folder.glob("*.wants/*")}
+    assert "multi-user.target.wants/nllbd@9.service" in left
+    assert "sockets.target.wants/nllbd@9.socket" in left
+    assert not [link for link in left if link.endswith(("/nllbd.service", "/nllbd.socket"))]
 
 
 def test_timers_come_when_they_should() -> None:
