@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
         return FAILED if error.reader_left else _refuse(error.message, FAILED)
     except ConfigError as error:
-        return _refuse(error.message, MISUSED)
+        return _refuse(error.message, FAILED if error.may_pass else MISUSED)
     except NllbdError as error:
         return _refuse(error.message, FAILED)
     return code

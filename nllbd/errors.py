@@ -142,9 +142,14 @@ class DeadlineExceeded(NllbdError):
 
 
 class ConfigError(NllbdError):
-    """A setting is unknown, malformed or contradicts another. Never reaches HTTP: the daemon does not start."""
+    """A setting is unknown, malformed or contradicts another. Never reaches HTTP: the daemon does not start.
+
+    Attributes:
+        may_pass: another attempt may do: at boot an address may come later than the daemon.
+    """
 
     code = "config"
+    may_pass = False
 
 
 class CheckpointError(NllbdError):

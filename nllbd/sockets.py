@@ -147,7 +147,9 @@ def _refusal(error: OSError, address: tuple[str, int], purpose: str) -> ConfigEr
         errno.EADDRNOTAVAIL: f"{host} is no address of this machine; choose another {purpose}host",
     }
     message = remedies.get(error.errno or 0, f"cannot listen on {host} port {port}: {error.strerror}")
-    return ConfigError(message, field=f"{purpose}port")
+    refusal = ConfigError(message, field=f"{purpose}port")
+    refusal.may_pass = error.errno == errno.EADDRNOTAVAIL
+    return refusal
 
 
 def _bind_unix(path: Path, field: str) -> socket.socket:
