@@ -41,11 +41,18 @@ ready_slot() { # ready_slot SLOT VERSION: its files, and its link to the release
   put "/etc/systemd/system/nllbd@$instance.service.d/slot.conf" 644 < <(slot_drop_in "$1" "$2")
   place "$SETTINGS/instances/$instance.toml" ../nllbd.toml
   place "$NLLBD_HOME/slots/$instance" "../releases/$2"
+  slot_units "$2"
+}
+
+slot_units() { # slot_units VERSION: the units are those of the version that starts next
+  # shellcheck disable=SC2034 # of ready_units; blue-green's --gpu is another
+  local GPU='' LISTEN=''
+  ready_units "$(share_of "$1")"
   systemctl daemon-reload
 }
 
 slot_drop_in() { # which GPU is this host's affair, not the slot's number's
-  sed '/^#/d' "$(share_of "$2")/systemd/drop-ins/slot.conf"
+  sed '/^#/d; /^UnsetEnvironment=/d' "$(share_of "$2")/systemd/drop-ins/slot.conf"
   printf 'Environment=CUDA_VISIBLE_DEVICES=%s\n[Unit]\nDescription=nllbd, translation with NLLB-200, slot %s\n' "$GPU" "$1"
 }
 

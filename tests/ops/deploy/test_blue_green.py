@@ -65,6 +65,15 @@ DIES_LATER = {  # it does well while it is tried out, and kills itself once peop
     )
 }
 
+FAILS_LATER = {
+    "nllbd/http/app.py": _WRAPPED.format(
+        action="""
+    if "aiohttp" in request.headers.get("User-Agent", ""):
+        raise RuntimeError("broken")
+    return await handler(request)"""
+    )
+}
+
 
 @pytest.fixture(scope="module")
 def wiring() -> Iterator[Wiring]:
@@ -97,6 +106,10 @@ def served_version(server: Server) -> str:
     return str(json.loads(answer.stdout)["version"])
 
 
+def _environ(server: Server, unit: str) -> bytes:
+    return (server.host.root / f"proc/{server.host.show(unit, 'MainPID')}/environ").read_bytes()
+
+
 def active_units(server: Server) -> set[str]:
     listed = server.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "nllbd*.service").stdout
     return set(re.findall(r"^(nllbd(?:@\d)?\.service)", listed, re.MULTILINE))
@@ -115,6 +128,7 @@ def test_a_new_version_takes_over_and_no_request_is_lost(server: Server, wiring:
             assert served_version(server) == version == server.version()
             assert active_units(server) == {unit}
             assert server.host.show(unit, "UnitFileState") == "enabled"
+            assert b"CUDA_VISIBLE_DEVICES=0\0" in _environ(server, unit)
             load.wait_for(5)
     assert not load.failed, load.report()
     assert "at revision 0002" in server.run("nllbd", "db", "check").stdout
@@ -148,19 +162,25 @@ def test_a_broken_version_is_taken_back_and_no_request_is_lost(
     assert active_units(server) == units
 
 
-def test_a_version_that_dies_in_traffic_is_taken_back(server: Server, wiring: Wiring, tmp_path: Path) -> None:
-    """After the switch: nginx goes back to the old version, which has never stopped."""
+@pytest.mark.parametrize(("version", "edits"), [("2.1.0", DIES_LATER), ("2.1.1", FAILS_LATER)], ids=["dies", "fails"])
+def test_a_version_that_dies_in_traffic_is_taken_back(
+    server: Server, wiring: Wiring, tmp_path: Path, version: str, edits: dict[str, str]
+) -> None:
+    """After the switch: nginx goes back to the old version, which has never stopped. It costs callers seconds."""
     before, units = served_version(server), active_units(server)
-    put_release(server, tmp_path, "2.1.0", DIES_LATER)
+    put_release(server, tmp_path, version, edits)
     with traffic(server, server.key(), wiring, tmp_path) as load:
         load.wait_for(3)
-        refused = server.run(BLUE_GREEN, "--watch", "20", "2.1.0", check=False)
+        refused = server.run(BLUE_GREEN, "--watch", "20", version, check=False)
         assert refused.returncode == 1
         assert "failed at stage: watch" in refused.stderr
         taken_back = load.num_sent
-        load.wait_for(10)
+        load.wait_for(5)
     assert served_version(server) == before
     assert active_units(server) == units
+    assert load.failed
+    began = [outcome.began_at for outcome in load.failed]
+    assert max(began) - min(began) < 10, load.report()
     late = [outcome for outcome in load.failed if outcome.number > taken_back]
     assert not late, load.report()
 
