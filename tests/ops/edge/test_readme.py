@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.ops.kit.edge import DEPLOY
-from tests.ops.kit.host import Host
-from tests.ops.kit.programs import CHECKOUT, eventually, need, need_root
+from tests.ops.kit.host import CHECKOUT_INSIDE, Host
+from tests.ops.kit.programs import eventually, need, need_root
 
 pytestmark = pytest.mark.ops
 
@@ -23,7 +23,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Answer).serve_forever()
 """
-CALL = ["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "--resolve", "api.example.com:443:127.0.0.1"]
+CALL = ["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"]
+#: Of both families, where the kernel has them.
+ADDRESSES = ["127.0.0.1", *(["[::1]"] if Path("/proc/net/if_inet6").exists() else [])]
 
 
 def commands(readme: str, heading: str) -> list[str]:
@@ -49,20 +51,21 @@ def host() -> Iterator[Host]:
 
 
 def follow(host: Host, lines: list[str]) -> str:
-    script = "\n".join([f"cd {CHECKOUT}", "set -ex", *lines])
+    script = "\n".join([f"cd {CHECKOUT_INSIDE}", "set -ex", *lines])
     done = host.run("bash", "-c", script, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
 
 
-def status(host: Host, path: str) -> str:
-    return str(host.run(*CALL, f"https://api.example.com{path}", check=False).stdout)
+def status(host: Host, path: str, address: str = "127.0.0.1") -> str:
+    call = [*CALL, "--resolve", f"api.example.com:443:{address}", f"https://api.example.com{path}"]
+    return str(host.run(*call, check=False).stdout)
 
 
 def test_nginx_from_nothing_and_in_operation(host: Host) -> None:
     host.systemctl("stop", "haproxy", check=False)
     follow(host, commands("nginx/README.md", "From nothing"))
-    assert status(host, "/health") == "200"
+    assert {status(host, "/health", address) for address in ADDRESSES} == {"200"}
     follow(host, commands("nginx/README.md", "In operation"))
     assert status(host, "/translate") == "200"
     assert host.run("systemctl", "is-active", "nginx").stdout.strip() == "active"
@@ -85,6 +88,7 @@ def test_the_timers_of_certificates_and_ranges(host: Host) -> None:
     host.systemctl("start", "nllbd-certificate-metrics.service")
     written = host.run("cat", "/var/lib/prometheus/node-exporter/nllbd_certificates.prom").stdout
     assert 'nllbd_certificate_expiry_timestamp_seconds{name="api.example.com"} ' in written
+    assert 'nllbd_certificate_expiry_timestamp_seconds{name="nginx"} ' in written  # its own, which is not certbot's
     names = ("nllbd-certificate-metrics.timer", "nllbd-cdn-ranges@cloudfront.timer")
     verified = host.run("systemd-analyze", "verify", "--man=no", *names, check=False)
     assert "nllbd" not in verified.stderr
@@ -104,8 +108,12 @@ def test_the_firewall_for_attacks_is_put_in_front(host: Host) -> None:
 
 def test_haproxy_from_nothing_and_in_operation(host: Host) -> None:
     host.systemctl("stop", "nginx", check=False)
-    follow(host, commands("haproxy/README.md", "From nothing"))
+    lines = commands("haproxy/README.md", "From nothing")
+    if "[::1]" not in ADDRESSES:
+        lines.insert(-3, "sed -i /NLLBD_ADDRESS6/d /etc/default/haproxy")
+    follow(host, lines)
     eventually(lambda: status(host, "/health") == "200")
+    assert {status(host, "/health", address) for address in ADDRESSES} == {"200"}
     lines = commands("haproxy/README.md", "In operation")
     shown = follow(host, lines)
     assert "10.0.1.10:8000" in shown

@@ -27,6 +27,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_S = 60.0
 #: Where the interpreter and the packages that run the tests are seen in every host.
 _ENVIRONMENT = "/opt/test-environment"
+#: Where the checkout is seen, read-only, in every host, wherever it lies on this machine.
+CHECKOUT_INSIDE = "/opt/checkout"
 
 
 class Host:
@@ -51,6 +53,7 @@ class Host:
         self._disk = self._hear()
         for target, source in _environment().items():
             self._ask(f"bind {source} {_ENVIRONMENT}/{target}")
+        self._ask(f"bind {CHECKOUT} {CHECKOUT_INSIDE}")
 
     def __enter__(self) -> Host:
         try:
