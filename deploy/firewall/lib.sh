@@ -93,19 +93,25 @@ stop_timer() {
   if [ -d /run/systemd/system ]; then systemctl stop "$timer.timer" >/dev/null 2>&1 || true; fi
 }
 
-# The address from which whoever runs this came in by ssh; nothing on a console.
+# The address from which whoever runs this came in by ssh; nothing on a console. sudo takes the variable away and gives a
+# terminal that `who` does not know: the processes above have it, as far as they are in this network.
 ssh_client() {
-  if [ -n "${SSH_CONNECTION:-}" ]; then
-    printf '%s\n' "${SSH_CONNECTION%% *}"
-  else
-    who -m 2>/dev/null | sed -n 's/.*(\([0-9a-fA-F.:]*\)).*/\1/p'
-  fi
+  local pid=$$ network address
+  network=$(readlink "/proc/$pid/ns/net")
+  while [ "${pid:-0}" -gt 1 ] && [ "$(readlink "/proc/$pid/ns/net" 2>/dev/null)" = "$network" ]; do
+    address=$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | sed -n 's/^SSH_CONNECTION=\([^ ]*\) .*/\1/p') || true
+    if [ -n "$address" ]; then
+      printf '%s\n' "$address"
+      return
+    fi
+    pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null) || true
+  done
 }
 
 check_own_way_in() {
   local client
   client=$(ssh_client)
-  if [ -n "$client" ] && ! "$here/render" is-in admin "$client" --source "$source_dir"; then
-    fail "you are logged in from $client, which networks/admin does not have: you would lock yourself out (--force applies it all the same)"
+  if [ -n "$client" ] && ! "$here/render" is-in ssh "$client" --source "$source_dir"; then
+    fail "you are logged in from $client, which ssh would not let in (networks/admin, networks/blocked): you would lock yourself out (--force applies it all the same)"
   fi
 }

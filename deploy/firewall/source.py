@@ -69,6 +69,13 @@ class Firewall:
         found = ipaddress.ip_address(address)
         return any(found in network for network in self.networks[name] if network.version == found.version)
 
+    def lets_in_by_ssh(self, address: str) -> bool:
+        """Whether who calls from this address could log in."""
+        if self.contains("blocked", address):
+            return False
+        sources = self.ssh_sources() or ("admin",)
+        return any(source == "public" or self.contains(source, address) for source in sources)
+
     def ssh_sources(self) -> tuple[str, ...]:
         return tuple(
             dict.fromkeys(name for service in self.services if str(SSH) in service.tcp for name in service.sources)

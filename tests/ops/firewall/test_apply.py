@@ -129,8 +129,30 @@ def test_nobody_locks_himself_out_unasked(network: Network, source: Path) -> Non
     refused = network.run(*command, check=False)
     assert refused.returncode == 1
     assert "192.168.1.5" in refused.stderr
+    # sudo hides the variable from what it runs; the shell above has it
+    hidden = ["bash", "-c", 'env -u SSH_CONNECTION "$@"; exit', "shell", *command[2:]]
+    refused = network.run(*command[:2], *hidden, check=False)
+    assert refused.returncode == 1
+    assert "192.168.1.5" in refused.stderr
     network.run(*command, "--force")
     network.firewall("rollback")
+
+
+def test_nobody_blocks_himself(network: Network, source: Path) -> None:
+    network.load("nft")
+    command = ["env", "SSH_CONNECTION=192.168.1.5 50000 10.0.0.1 22", str(FIREWALL / "network"), "add", "blocked"]
+    refused = network.run(*command, "192.168.1.0/24", check=False)
+    assert refused.returncode == 1
+    assert "lock yourself out" in refused.stderr
+    assert "192.168.1.0" not in (source / "networks/blocked").read_text("utf-8")
+    network.run(*command, "203.0.113.8")
+
+
+def test_both_forms_are_not_loaded_at_once(network: Network) -> None:
+    network.load("iptables")
+    refused = network.firewall("apply", "--form", "nft", check=False)
+    assert refused.returncode == 1
+    assert "off" in refused.stderr
 
 
 def test_a_dry_run_shows_and_changes_nothing(network: Network) -> None:

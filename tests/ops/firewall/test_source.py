@@ -64,6 +64,13 @@ def test_is_in_answers_for_both_families(source: Path) -> None:
         assert render("is-in", "admin", address, "--source", source).returncode == code
 
 
+def test_who_is_blocked_cannot_log_in_whatever_he_is_else(source: Path) -> None:
+    assert render("is-in", "ssh", "192.168.1.77", "--source", source).returncode == 0
+    assert render("is-in", "ssh", "8.8.8.8", "--source", source).returncode == 1
+    (source / "networks/blocked").write_text("192.168.1.64/26\n", "utf-8")
+    assert render("is-in", "ssh", "192.168.1.77", "--source", source).returncode == 1
+
+
 @pytest.mark.parametrize("script", ["apply", "confirm", "rollback", "off", "network"])
 def test_scripts_are_clean_and_explain_themselves(script: str) -> None:
     checked = subprocess.run(
