@@ -118,6 +118,10 @@ def test_issue_deploy_and_renew_under_load(edge: Edge, authority: Authority, cer
     run([*issue, "--", *certbot], authority)
     assert served(edge, authority)["serialNumber"] == first["serialNumber"]
 
+    # but of another authority: what was issued for a trial must not stay
+    trial, first = first, asked_of(f"{authority.url}?other", issue, certbot, edge, authority)
+    assert first["serialNumber"] != trial["serialNumber"]
+
     addresses = {NAME: "127.0.0.1"}
     url = f"https://{NAME}:{edge.https_port}"
     with Traffic(url, rate=25, cafile=authority.root, keepalive=False, echoes=True, addresses=addresses) as traffic:
@@ -210,6 +214,14 @@ def run(command: list[str], authority: Authority) -> None:
     environ = {"PATH": f"{os.environ['PATH']}:/usr/sbin", "REQUESTS_CA_BUNDLE": str(authority.own_certificate)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def asked_of(
+    url: str, issue: list[str], certbot: list[str], edge: Edge, authority: Authority
+) -> ssl._PeerCertRetDictType:
+    """The certificate that is served after another authority was asked, by the address that stands last."""
+    run([*issue, "--server", url, "--", *certbot], authority)
+    return served(edge, authority)
 
 
 def served(edge: Edge, authority: Authority) -> ssl._PeerCertRetDictType:
