@@ -126,6 +126,11 @@ def test_what_cannot_be_parsed_is_refused_as_json(client: httpx.Client) -> None:
     assert answer.json()["error"]["request_id"]
 
 
+def test_no_rule_is_passed_by_behind_too_many_fields(client: httpx.Client) -> None:
+    fields = {f"f{number}": "1" for number in range(2100)} | {"n": "; cat /etc/passwd"}
+    assert client.post("/translate", data=fields).status_code in (400, 403)
+
+
 def test_large_requests_pass(client: httpx.Client) -> None:
     text = "It is raining. " * 330
     answer = client.post("/translate", json={"text": [text] * 128, "source_lang": "en", "target_lang": "fr"})
