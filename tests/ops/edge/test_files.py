@@ -145,6 +145,25 @@ def test_installing_again_keeps_what_is_this_hosts_own(folder: Path) -> None:
     assert Nginx.check(folder).returncode == 0
 
 
+@pytest.mark.ops
+def test_what_nginx_refuses_is_not_installed(folder: Path, tmp_path: Path) -> None:
+    """Another certificate that is not there; and daemons that were forgotten, beside somebody else's configuration."""
+    before = sorted((path, path.is_dir() or path.read_bytes()) for path in folder.rglob("*"))
+    command = [str(INSTALL), "--folder", str(folder), "--run-folder", str(folder / "run")]
+    command += ["--certificate", "/no/such.pem", "--key", "/no/such.key"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "/no/such.pem" in refused.stderr
+    assert sorted((path, path.is_dir() or path.read_bytes()) for path in folder.rglob("*")) == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "nginx.conf").write_text("events {}\n")
+    command = [str(INSTALL), "--folder", str(other), "--run-folder", str(other / "run"), "--server-name", "a.example"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 2
+    assert (other / "nginx.conf").read_text() == "events {}\n"
+    assert not (other / "nllbd").exists()
+
+
 def test_a_dry_run_of_installing_writes_nothing(tmp_path: Path) -> None:
     command = [
         str(INSTALL),
@@ -175,7 +194,7 @@ def test_somebody_elses_configuration_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.ops
-def test_daemons_come_drain_and_go(upstream: Upstream) -> None:
+def test_daemons_come_drain_and_go(upstream: Upstream, folder: Path) -> None:
     three = "[2001:db8::3]:8000"
     assert upstream("add", three, "--weight", "2").returncode == 0
     assert pools(upstream)["blue"] == {ONE: "up", TWO: "up", three: "up"}
@@ -183,6 +202,9 @@ def test_daemons_come_drain_and_go(upstream: Upstream) -> None:
     assert upstream("drain", TWO).stderr.strip() == "nothing to do"
     assert pools(upstream)["blue"][TWO] == "drained"
     assert upstream("add", TWO).returncode == 0
+    upstream("drain", three)
+    upstream("add", three)
+    assert f"server {three} weight=2 max_fails=3" in (folder / "nllbd/upstreams/blue.conf").read_text()
     assert upstream("remove", three).returncode == 0
     assert upstream("remove", three).returncode == 0  # gone is gone
     assert pools(upstream)["blue"] == {ONE: "up", TWO: "up"}
