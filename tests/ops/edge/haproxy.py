@@ -19,8 +19,8 @@ from tests.ops.kit.nginx import kill_family
 from tests.ops.kit.programs import need
 
 SOURCE = DEPLOY / "haproxy"
-UNLIMITED = {"NLLBD_FLOOD": "1000000", "NLLBD_STRANGER": "1000000", "NLLBD_KEY": "1000000"}
-LIMITED = {"NLLBD_FLOOD": "250", "NLLBD_STRANGER": "20", "NLLBD_KEY": "100"}
+UNLIMITED = dict.fromkeys(("NLLBD_FLOOD", "NLLBD_AT_ONCE", "NLLBD_STRANGER", "NLLBD_KEY"), "1000000")
+LIMITED = {"NLLBD_FLOOD": "250", "NLLBD_AT_ONCE": "100", "NLLBD_STRANGER": "20", "NLLBD_KEY": "100"}
 NOBODY = "127.0.0.1:9"
 WITHIN_S = 20.0
 
