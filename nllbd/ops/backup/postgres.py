@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from nllbd.errors import ConfigError
 from nllbd.ops.backup.facts import DIGESTS, SCALARS, read_facts
 from nllbd.ops.backup.restic import BackupError
+from nllbd.store.postgresql import connect, spread_hosts
 
 _CHUNK = 1 << 20
+#: Whom to trust and who we are: libpq's names, the same for pg_dump and asyncpg.
+_TLS = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_ADDRESS = re.compile(r"\[?(.*?)\]?(?::(\d+))?")
 _CONNECT_S = 10.0
 
 
@@ -34,19 +39,22 @@ class Server:
 
     @classmethod
     def from_url(cls, url: str) -> Server:
-        """`postgresql+asyncpg://user:password@/name?host=a:5432&host=b:5432&target_session_attrs=read-write`."""
-        parts = urlsplit(url)
+        """`postgresql+asyncpg://user:password@a:5432,b/name?sslmode=verify-full`, or `?host=a:5432&host=b`.
+
+        Of several the one that takes writes, as the daemon does: a standby knows no snapshot that it could share.
+        """
+        parts = urlsplit(spread_hosts(url))
         query = parse_qs(parts.query)
         named = query.pop("host", [])
-        hosts = [host.partition(":") for host in named] if not any(it.startswith("/") for it in named) else []
+        hosts = [_host_and_port(host) for host in named] if not any(it.startswith("/") for it in named) else []
         options = {
-            "host": ",".join(host for host, _, _ in hosts) or (named[0] if named else parts.hostname or ""),
-            "port": ",".join(port or "5432" for _, _, port in hosts)
-            or str(parts.port or query.pop("port", ["5432"])[0]),
+            "host": ",".join(host for host, _ in hosts) or (named[0] if named else parts.hostname or ""),
+            "port": ",".join(port for _, port in hosts) or str(parts.port or query.pop("port", ["5432"])[0]),
             "user": unquote(parts.username or ""),
             "dbname": unquote(parts.path.strip("/")),
             "sslmode": (query.get("ssl") or query.get("sslmode") or [""])[0],
-            "target_session_attrs": (query.get("target_session_attrs") or [""])[0],
+            "target_session_attrs": (query.get("target_session_attrs") or ["read-write" * (len(hosts) > 1)])[0],
+            **{name: query[name][0] for name in _TLS if name in query},
         }
         return cls({name: value for name, value in options.items() if value}, unquote(parts.password or ""))
 
@@ -66,6 +74,12 @@ class Server:
             escaped = self.password.replace("\\", r"\\").replace(":", r"\:")
             file.write_text(f"*:*:*:*:{escaped}\n", encoding="utf-8")
             yield base | {"PGPASSFILE": str(file)}
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    found = _ADDRESS.fullmatch(address)
+    assert found is not None
+    return found[1], found[2] or "5432"
 
 
 class PostgresDump:
@@ -107,23 +121,22 @@ class PostgresDump:
 
 async def _connected(server: Server) -> Any:
     try:
-        import asyncpg
+        import asyncpg  # noqa: F401
     except ModuleNotFoundError:
         raise ConfigError("PostgreSQL needs asyncpg: pip install 'nllbd[postgresql]'") from None
     options = server.options
     dsn = "postgresql://?" + "&".join(f"{name}={value}" for name, value in options.items() if name != "dbname")
     try:
-        return await asyncpg.connect(
+        return await connect(
             host=options.get("host", "").split(","),
             port=[int(port) for port in options.get("port", "5432").split(",")],
             user=options.get("user"),
             database=options.get("dbname"),
             password=server.password or None,
-            ssl=options.get("sslmode"),
-            target_session_attrs=options.get("target_session_attrs"),
             timeout=_CONNECT_S,
+            **{name: options[name] for name in ("sslmode", "target_session_attrs", *_TLS) if name in options},
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, ValueError) as error:
         raise BackupError(f"PostgreSQL ({dsn.partition('?')[2]}) cannot be reached: {error}") from None
 
 

@@ -26,6 +26,7 @@ _SAVE_S = 600.0
 _POLL_S = 0.05
 _CHUNK = 1 << 20
 _MAGIC = b"REDIS"
+DUMP = "dump.rdb"  # unless its settings say otherwise
 
 
 class RedisRefusedError(BackupError):
@@ -83,7 +84,11 @@ class RedisCopy:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         with closing(_Link(server)) as link:
-            self.details = {"appendonly": link.setting("appendonly") == "yes", "version": link.info("redis_version")}
+            self.details = {
+                "appendonly": link.setting("appendonly") == "yes",
+                "dbfilename": link.setting("dbfilename") or DUMP,
+                "version": link.info("redis_version"),
+            }
 
     def chunks(self) -> Iterator[bytes]:
         first = True
@@ -116,7 +121,7 @@ class RedisCopy:
         except OSError as error:
             raise BackupError(
                 f"Redis allows no replication ({refusal.message}), and {path}, which BGSAVE wrote, cannot be read here "
-                f"({error.strerror}): allow its user psync and sync, or run the backup on its host"
+                f"({error.strerror}): give one that may, as the credential backup_redis_url, or run this there"
             ) from None
 
 
@@ -166,7 +171,10 @@ class _Link:
         """
         folder, name = self.setting("dir"), self.setting("dbfilename")
         if not folder or not name:
-            raise BackupError("Redis tells neither SYNC nor CONFIG GET dir: allow its user one of them")
+            raise BackupError(
+                "Redis allows its user neither SYNC nor CONFIG GET dir: the credential "
+                "backup_redis_url is for the URL of one that may"
+            )
         end = time.monotonic() + _SAVE_S
         self._await(lambda: self.info("rdb_bgsave_in_progress") == "0", end)
         saves = self._saves()
@@ -242,17 +250,17 @@ def _connected(server: RedisServer) -> socket.socket:
         raise BackupError(f"Redis ({server.path or f'{server.host}:{server.port}'}): {error}") from None
 
 
-def put(chunks: Iterator[bytes], folder: Path, *, appendonly: bool) -> None:
+def put(chunks: Iterator[bytes], folder: Path, *, appendonly: bool, dbfilename: str = DUMP) -> None:
     """Lay an RDB file into the folder of a Redis that does not run, so that it starts from it; owner as the folder's.
 
-    With appendonly Redis reads no dump.rdb: it begins from the base file that its manifest names. Raises OSError.
+    With appendonly Redis reads no snapshot: it begins from the base file that its manifest names. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o750)
     place = folder / "appendonlydir" if appendonly else folder
     place.mkdir(exist_ok=True, mode=0o750)
     for old in place.glob("appendonly.aof.*"):
         old.unlink()
-    name = "appendonly.aof.1.base.rdb" if appendonly else "dump.rdb"
+    name = "appendonly.aof.1.base.rdb" if appendonly else Path(dbfilename).name
     draft = place / f"{name}.restored"
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o640), "wb") as file:
         file.writelines(chunks)
@@ -262,5 +270,5 @@ def put(chunks: Iterator[bytes], folder: Path, *, appendonly: bool) -> None:
     if appendonly:
         (place / "appendonly.aof.manifest").write_text(f"file {name} seq 1 type b\n", encoding="ascii")
     owner = folder.stat()
-    for path in (place, *place.glob("appendonly.aof.*"), *folder.glob("dump.rdb")):
+    for path in (place, *place.glob("appendonly.aof.*"), *(() if appendonly else (folder / name,))):
         os.chown(path, owner.st_uid, owner.st_gid)

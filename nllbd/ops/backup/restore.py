@@ -197,9 +197,11 @@ def _redis(work: _Restore, piece: Piece) -> None:
         work.say("note  redis       not restored: a cache fills itself again; --redis-folder says where it belongs")
         return
     folder = work.inside(folder)
-    if work.is_here and _is_active("redis-server.service"):
-        raise BackupError("redis-server.service is running and would overwrite what is restored: stop it first")
-    redis.put(checked(work.restic, piece), folder, appendonly=bool(piece.details["appendonly"]))
+    for unit in ("redis-server.service", "redis-server@cache.service"):
+        if work.is_here and _is_active(unit):
+            raise BackupError(f"{unit} is running and would overwrite what is restored: stop it first")
+    name = str(piece.details.get("dbfilename", redis.DUMP))
+    redis.put(checked(work.restic, piece), folder, appendonly=bool(piece.details["appendonly"]), dbfilename=name)
     work.say(f"ok    redis       {folder}" + (", as the base of its append-only file" * piece.details["appendonly"]))
 
 

@@ -36,6 +36,9 @@ HELPS = {
 }
 DATABASE = "nllbd.db"
 CHECK_KEY = "check_key"
+REDIS_URL = "backup_redis_url"
+#: What fills itself again: without it a run is a backup, though not one that ends well.
+_DISPENSABLE = frozenset(("redis", "redis-rates"))
 
 Say = Callable[[str], None]
 
@@ -51,13 +54,14 @@ class _Run:
     time: str
     pieces: list[Piece] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
 
 
 def back_up(plan: Plan, say: Say) -> Manifest:
     """Make a backup. A piece that fails does not keep the others from being stored, but the run from being one: it
-    gets no manifest, and the next run removes what it left. Raises BackupError, ConfigError.
+    gets no manifest, and the next run removes what it left. Without a cache it is one all the same, and ends in an
+    error afterwards: a Redis that is away must not cost a night's keys. Raises BackupError, ConfigError.
     """
     with locked(plan):
         restic = Restic(plan)
@@ -68,14 +72,26 @@ def back_up(plan: Plan, say: Say) -> Manifest:
         run.kinds = (*(kind for kind, _ in steps), MANIFEST)
         for kind, store in steps:
             _store(run, kind, store)
-        if run.failures:
-            raise BackupError(f"no backup was made: {'; '.join(run.failures)}")
+        _demand(run)
         manifest = _manifest(run)
         _store(run, MANIFEST, lambda: _stream(run, MANIFEST, MANIFEST_NAME, iter([manifest.to_json()])))
+        _demand(run)
         if run.failures:
-            raise BackupError(f"no backup was made: {'; '.join(run.failures)}")
+            restic.unlock()  # one that was stopped may have left its lock
         say(retention.apply(restic, plan.host))
+        if run.failures:
+            raise BackupError(f"the backup was made, but lacks {_failures(run)}")
     return manifest
+
+
+def _demand(run: _Run) -> None:
+    """Raise BackupError if something failed without which there is no backup."""
+    if run.failures.keys() - _DISPENSABLE:
+        raise BackupError(f"no backup was made: {_failures(run)}")
+
+
+def _failures(run: _Run) -> str:
+    return "; ".join(f"{kind}: {reason}" for kind, reason in run.failures.items())
 
 
 def read_settings(plan: Plan) -> Settings:
@@ -113,6 +129,8 @@ def _steps(run: _Run) -> list[tuple[str, Callable[[], Piece]]]:
         ("models", lambda: _models(run)),
     ]
     urls = {"redis": run.settings.redis_url, "redis-rates": run.settings.rate_limit_redis_url}
+    if url_of_ours := credential(run.plan.credentials, REDIS_URL):  # the daemon's own user may not copy all of a Redis
+        urls = {"redis": url_of_ours}
     seen: set[str] = set()
     for kind, url in urls.items():
         if run.plan.redis and url is not None and url not in seen:
@@ -130,7 +148,7 @@ def _store(run: _Run, kind: str, store: Callable[[], Piece]) -> None:
         piece = store()
     except (NllbdError, OSError) as error:
         reason = error.message if isinstance(error, NllbdError) else f"{error.filename}: {error.strerror}"
-        run.failures.append(f"{kind}: {reason}")
+        run.failures[kind] = reason
         run.say(f"fail  {kind:11} {reason}")
         return
     run.pieces.append(piece)
@@ -239,11 +257,16 @@ def _canary(run: _Run) -> dict[str, Any] | None:
 
 def check_key(credentials: Path) -> str:
     """The key with which checks ask the daemon; "" if there is none."""
+    return credential(credentials, CHECK_KEY)
+
+
+def credential(credentials: Path, name: str) -> str:
+    """A secret of systemd's, or of the folder; "" if there is none. Raises ConfigError."""
     for folder in (os.environ.get("CREDENTIALS_DIRECTORY"), str(credentials)):
         try:
-            return (Path(folder or "/nonexistent") / CHECK_KEY).read_text(encoding="utf-8").strip()
+            return (Path(folder or "/nonexistent") / name).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise ConfigError(f"{CHECK_KEY}: {error.strerror}") from None
+            raise ConfigError(f"{name}: {error.strerror}") from None
     return ""

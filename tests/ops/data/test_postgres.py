@@ -144,6 +144,20 @@ def test_a_primary_loses_its_power_and_comes_back(postgres: Site, daemons: list[
     assert "streaming, quorum" in postgres.run("db2", f"{BIN}/pg-status")
 
 
+def test_a_backup_asks_the_one_that_takes_writes(postgres: Site, daemons: list[Daemon]) -> None:
+    """By the daemons' own URL, whose first host is the standby now: no snapshot could be shared with that."""
+    program = (
+        "import sys; from pathlib import Path; from nllbd.ops.backup.postgres import PostgresDump, Server;"
+        "dump = PostgresDump(Server.from_url(Path(sys.argv[1]).read_text()));"
+        "print(b''.join(dump.chunks())[:5].decode(), dump.facts['usage_characters'])"
+    )
+    command = ["ip", "netns", "exec", postgres.outside, sys.executable, "-c", program]
+    command.append(str(daemons[0].settings["database_url_file"]))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["PGDMP", str(booked(postgres, "db2"))]
+
+
 def wait_for(more: int, *traffics: Traffic) -> None:
     for traffic in traffics:
         traffic.wait_for(more)
@@ -163,6 +177,7 @@ def test_a_planned_handover_back(postgres: Site, daemons: list[Daemon], key: str
         traffic.wait_for(20)
         postgres.run("db2", f"{BIN}/pg-rewind", "--primary", postgres.addresses["db1"])
         postgres.run("db1", f"{BIN}/pg-sync", "on", "--standby", "db2")
+    assert postgres.sql("db2", "select count(*) from pg_replication_slots") == "0", "one that nobody reads keeps WAL"
     assert not traffic.failed, traffic.report()
     eventually(lambda: booked(postgres, "db1") - before == answered(traffic), what="all of it is booked")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -98,6 +99,8 @@ def test_the_cache_forgets_and_the_buckets_do_not(redis: Site) -> None:
     assert ask(redis, "db1", RATES, *bucket, user="nllbd") == "OK"
     try:
         for port in (CACHE, RATES):
+            # it counts as used, and grows with what is written: nothing could be evicted for it in so small a memory
+            assert ask(redis, "db1", port, "CONFIG", "SET", "repl-backlog-size", "100kb") == "OK"
             used = int(re.findall(r"used_memory:(\d+)", ask(redis, "db1", port, "INFO", "memory"))[0])
             assert ask(redis, "db1", port, "CONFIG", "SET", "maxmemory", str(used + 2_000_000)) == "OK"
         assert set(fill(redis, CACHE)) == {"filled"}
@@ -108,6 +111,7 @@ def test_the_cache_forgets_and_the_buckets_do_not(redis: Site) -> None:
         assert "evicted_keys:0" in ask(redis, "db1", RATES, "INFO", "stats")
     finally:
         for port, size in ((CACHE, "64mb"), (RATES, "256mb")):
+            ask(redis, "db1", port, "CONFIG", "SET", "repl-backlog-size", "64mb")
             ask(redis, "db1", port, "CONFIG", "SET", "maxmemory", size)
 
 
@@ -119,6 +123,31 @@ def test_a_restarted_cache_is_warm_from_its_snapshot(redis: Site) -> None:
     )
     assert redis.hosts["db1"].run("test", "-s", "/var/lib/redis/dump-cache.rdb").returncode == 0
     eventually(lambda: redis.is_good("db1", "redis/bin/redis-status"), what="all is well again")
+
+
+def test_a_backup_copies_the_cache_from_another_host(redis: Site) -> None:
+    """As `nllbd ops backup` does, by the URL of the README; the daemon's own user may not."""
+    assert ask(redis, "db1", CACHE, "SET", "nllbd:segment:saved", "of-the-backup", user="nllbd") == "OK"
+    done = copied(redis, "backup")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["dump-cache.rdb", "True"]
+    assert "backup_redis_url" in copied(redis, "nllbd").stderr
+
+
+def copied(site: Site, user: str) -> subprocess.CompletedProcess[str]:
+    def secret(name: str) -> str:
+        return site.read("db1", f"/etc/redis/nllbd/secrets/{name}").strip()
+
+    sentinels = ",".join(site.addresses.values())
+    url = f"rediss+sentinel://{user}:{secret(user)}@{sentinels}/nllbd-cache/0?ssl_ca_certs={site.ca}/ca.crt"
+    url += f"&sentinel_username=nllbd&sentinel_password={secret('nllbd')}"
+    program = (
+        "import sys; from nllbd.ops.backup.redis import RedisCopy, RedisServer;"
+        "copy = RedisCopy(RedisServer.from_url(sys.stdin.read()));"
+        "print(copy.details['dbfilename'], b'of-the-backup' in b''.join(copy.chunks()))"
+    )
+    command = ["ip", "netns", "exec", site.outside, sys.executable, "-c", program]
+    return subprocess.run(command, input=url, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture(scope="module")

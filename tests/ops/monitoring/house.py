@@ -113,7 +113,7 @@ def open_house(host: Host) -> House:
 
 def _services(house: House) -> None:
     house.deploy("deploy/lib/internal-ca init --folder /root/ca")
-    san = f"--san IP:127.0.0.1 --san IP:{ADDRESS}"
+    san = f"--san IP:{ADDRESS}"
     house.deploy(
         f"deploy/lib/internal-ca issue --folder /root/ca --name app-1 {san} && cp /root/ca/ca.crt /root/ca/app-1"
     )
