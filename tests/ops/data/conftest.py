@@ -125,7 +125,7 @@ def issue(site: Site, command: str, *arguments: str) -> None:
 
 
 def _furnish(site: Site, host: Host) -> None:
-    for part in ("lib", "redis", "postgres"):
+    for part in ("lib", "redis", "postgres", "storage"):
         host.copy(CHECKOUT / "deploy" / part, f"{SHARE}/{part}")
     issue(site, "issue", "--name", host.name, "--san", f"IP:{site.addresses[host.name]}", "--san", "IP:127.0.0.1")
     host.copy(site.ca / host.name, "/root/tls")
@@ -144,6 +144,8 @@ def redis(site: Site) -> Site:
             site.hosts[host].write(f"{secrets}/{name}", site.read("db1", f"{secrets}/{name}"), 0o600)
     primary = site.addresses["db1"]
     common = ("--tls", "/root/tls", "--sentinel", "2", "--down-after-ms", "1500", "--maxmemory", "64mb")
+    for host in site.hosts.values():  # as where the package was just installed
+        host.systemctl("start", "redis-sentinel.service")
     site.run("db1", f"{scripts}/setup-redis", "--bind", primary, *common)
     site.run("db2", f"{scripts}/setup-redis", "--bind", site.addresses["db2"], "--primary", primary, *common)
     witness = ("--bind", site.addresses["db3"], "--primary", primary, "--only-sentinel")
