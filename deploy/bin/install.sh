@@ -139,15 +139,18 @@ install() {
 }
 
 install_daemon() {
-  local version=$1 share
+  local version=$1 share socket before
   ready_version "$version"
-  share=$(share "$version")
+  [ -x "$NLLBD_HOME/current/bin/nllbd" ] || place "$NLLBD_HOME/current" "releases/$version"
+  if [ -z "$DRY_RUN" ] && [ "$(current_version)" != "$version" ]; then
+    say "release $(current_version) is in use and stays so: install.sh upgrade takes $version into use"
+  fi
+  share=$(share "$(current_version)")
   ready_account "$share"
   ready_settings
-  [ -e "$NLLBD_HOME/current" ] || place "$NLLBD_HOME/current" "releases/$version"
-  [ "$(current_version)" = "$version" ] || [ -n "$DRY_RUN" ] ||
-    say "release $(current_version) is in use and stays so: install.sh upgrade takes $version into use"
+  socket=$(socket_hash) before=$CHANGES
   ready_units "$share"
+  before=$((CHANGES - before))
   ready_commands
   if uses_slots; then
     NO_START=yes # blue-green runs the daemons of this host
@@ -156,6 +159,9 @@ install_daemon() {
   fi
   if [ -z "$NO_START" ]; then
     [ -n "$DRY_RUN" ] || upgrade_database "$(current_version)"
+    if [ "$before" != 0 ] && is_active nllbd.service; then
+      change "restart nllbd.service: its units have changed" restart_for_units "$socket"
+    fi
     start nllbd.service nllbd.target
   fi
 }
@@ -165,8 +171,12 @@ upgrade() {
   version=$(source_version)
   former=$(current_version)
   [ -n "$former" ] || fail "nothing is installed yet: install.sh install"
+  [ -x "$NLLBD_HOME/current/bin/nllbd" ] || fail "this host has no daemon: install.sh --no-daemon brings its tools up to date"
   ready_version "$version"
-  if [ "$former" = "$version" ]; then return 0; fi
+  if [ "$former" = "$version" ]; then
+    finish_upgrade "$version"
+    return 0
+  fi
   ! uses_slots || fail "this host runs in slots: blue-green $version"
   if [ -n "$DRY_RUN" ]; then
     change "take $version into use instead of $former" true
@@ -184,6 +194,15 @@ upgrade() {
   fail "$version was taken back; $former is in use"
 }
 
+# The link says so, and the daemon is still the former one: somebody was interrupted in between.
+finish_upgrade() {
+  local running
+  running=$(running_version)
+  if [ -z "$running" ] || [ "$running" = "$1" ]; then return 0; fi
+  change "take $1 into use: $running still runs" use "$1"
+  [ -n "$DRY_RUN" ] || place_now "$NLLBD_HOME/previous" "releases/$running"
+}
+
 rollback() {
   local former current
   ! uses_slots || fail "this host runs in slots: blue-green with the former version"
@@ -191,8 +210,16 @@ rollback() {
   former=$(basename "$(readlink "$NLLBD_HOME/previous" 2>/dev/null || true)")
   if [ -z "$former" ] || [ "$former" = "$current" ]; then fail "there is no former release"; fi
   check_release "$former"
-  change "take $former into use instead of $current" use "$former"
-  [ -n "$DRY_RUN" ] || place_now "$NLLBD_HOME/previous" "releases/$current"
+  if [ -n "$DRY_RUN" ]; then
+    change "take $former into use instead of $current" true
+  elif use "$former"; then
+    place_now "$NLLBD_HOME/previous" "releases/$current"
+    say "$former is in use"
+  else
+    say "$former does not work: $current again"
+    use "$current" || fail "$current does not work any more, either: see journalctl -u nllbd"
+    fail "$current stays in use"
+  fi
 }
 
 # use VERSION: the link, the units, a restart behind the socket (connections wait), a translation.

@@ -12,6 +12,7 @@ DRY_RUN=${DRY_RUN:-}
 CHANGES=0
 export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
 PATH=$PATH:/usr/sbin:/sbin
+umask 022 # root's own may be 077: the service reads what is installed; secrets have modes of their own
 
 say() { printf '%s\n' "$*" >&2; }
 fail() {
@@ -38,7 +39,7 @@ change() {
   fi
 }
 
-# put FILE MODE: make standard input the content of FILE, unless it is.
+# put FILE MODE: make standard input the content of FILE, unless it is. Not behind a pipe: what it counts were lost.
 put() {
   local content
   content=$(cat && printf x)

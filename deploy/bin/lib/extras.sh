@@ -4,7 +4,7 @@
 ready_edge() { # ready_edge SHARE: nginx before the daemon of this host (or before others: --server)
   packages nginx openssl
   local arguments=(--server-name "$EDGE") server
-  for server in ${SERVERS:-${LISTEN:-127.0.0.1}:8000}; do arguments+=(--server "$server"); done
+  for server in ${SERVERS:-$(bracketed "${LISTEN:-127.0.0.1}"):8000}; do arguments+=(--server "$server"); done
   if [ -n "$CDN" ]; then arguments+=(--cdn "$CDN"); fi
   if ! is_edge_ready "$1"; then
     change "set up nginx for $EDGE" "$1/deploy/nginx/bin/nginx-install" "${arguments[@]}"
@@ -37,7 +37,7 @@ ready_firewall() {
   packages nftables
   local name folder=$SETTINGS/firewall
   if [ ! -e "$folder/firewall.toml" ]; then
-    sed "s/^roles = .*/roles = [$(quoted_list "$ROLES")]/" "$1/deploy/firewall/firewall.toml" | put "$folder/firewall.toml" 644
+    put "$folder/firewall.toml" 644 < <(sed "s/^roles = .*/roles = [$(quoted_list "$ROLES")]/" "$1/deploy/firewall/firewall.toml")
   fi
   for name in admin internal proxies blocked; do
     [ -e "$folder/networks/$name" ] || put "$folder/networks/$name" 644 <"$1/deploy/firewall/networks/$name"
@@ -72,9 +72,17 @@ enable_firewall() {
 
 ready_backup() { # the timers; /etc/nllbd/backup.toml says what and where to
   packages restic
+  if grep -qs '^postgres' "$SETTINGS/credentials/database_url"; then ready_postgresql_programs; fi
   [ -e "$SETTINGS/backup.toml" ] || [ -n "$DRY_RUN" ] || say "write $SETTINGS/backup.toml (deploy/backup/README.md): until then no backup is made"
   enable nllbd-backup.timer nllbd-backup-verify.timer
   start nllbd-backup.timer nllbd-backup-verify.timer
+}
+
+# To dump a database, and to load the dump into a scratch server when it is verified. No other server starts here.
+ready_postgresql_programs() {
+  local file=/etc/postgresql-common/createcluster.conf
+  [ -e "$file" ] || put "$file" 644 <<<'create_main_cluster = false'
+  packages postgresql
 }
 
 ready_exporters() { # figures of the host, and of what else runs on it

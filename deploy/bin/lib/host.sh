@@ -21,8 +21,8 @@ make_folders() { systemd-tmpfiles --create nllbd.conf; }
 
 ready_settings() {
   if [ ! -e "$SETTINGS/nllbd.toml" ]; then
-    sed "s|@MODEL@|$MODEL|; s|@METRICS_HOST@|${LISTEN:-127.0.0.1}|; s|@PROXIES@|$(quoted_list "$PROXIES")|" \
-      "$(dirname "${BASH_SOURCE[0]}")/../settings.toml" | put "$SETTINGS/nllbd.toml" 644
+    put "$SETTINGS/nllbd.toml" 644 < <(sed "s|@MODEL@|$MODEL|; s|@METRICS_HOST@|${LISTEN:-127.0.0.1}|
+      s|@PROXIES@|$(quoted_list "$PROXIES")|" "$(dirname "${BASH_SOURCE[0]}")/../settings.toml")
   fi
   local name
   for name in api_key jwt_secret cache_secret; do
@@ -55,10 +55,16 @@ ready_units() {
 }
 
 listen_on() {
-  local address=$1
-  case $address in *:*) address="[$address]" ;; esac
-  printf '# Written by install.sh --listen.\n[Socket]\nListenStream=\nListenStream=%s:8000\n' "$address" |
-    put /etc/systemd/system/nllbd.socket.d/listen.conf 644
+  put /etc/systemd/system/nllbd.socket.d/listen.conf 644 <<END
+# Written by install.sh --listen.
+[Socket]
+ListenStream=
+ListenStream=$(bracketed "$1"):8000
+END
+}
+
+bracketed() { # an address as it stands before a port
+  case $1 in *:*) printf '[%s]' "$1" ;; *) printf '%s' "$1" ;; esac
 }
 
 # Commands and scripts follow the release in use.
@@ -72,6 +78,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 exec /opt/nllbd/current/bin/nllbd "$@"
 SCRIPT
+  place /usr/local/sbin/nllbd-place "$NLLBD_HOME/current/share/systemd/nllbd-place"
   place "$LIBRARY/deploy" "$NLLBD_HOME/current/share/deploy"
   local name
   for name in backup backup-verify restore; do

@@ -84,7 +84,7 @@ ready_release() { # ready_release VERSION
   local folder=$NLLBD_HOME/releases/$1 hash
   [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9.+_-]*$ ]] || fail "'$1' is no version"
   hash="$(source_hash) $DEPENDENCIES_NAME"
-  if [ -e "$folder/RELEASE" ]; then
+  if [ -e "$folder/RELEASE" ] && ! is_tools "$folder"; then
     [ "$(<"$folder/RELEASE")" != "$hash" ] || return 0
     fail "release $1 is there already and differs from $SOURCE: give the new one another version (nllbd/__init__.py)"
   fi
@@ -94,16 +94,21 @@ ready_release() { # ready_release VERSION
 # Without a daemon: the scripts and units alone.
 ready_tools() {
   local folder=$NLLBD_HOME/releases/$1
-  [ -e "$folder/RELEASE" ] || change "put the tools of $1 into $folder" make_tools "$folder"
+  [ ! -x "$NLLBD_HOME/current/bin/nllbd" ] || fail "this host has a daemon: without --no-daemon, or install.sh upgrade"
+  [ "$(cat "$folder/RELEASE" 2>/dev/null)" = "tools $(source_hash)" ] ||
+    change "put the tools of $1 into $folder" make_tools "$folder"
   place "$NLLBD_HOME/current" "releases/$1"
   place "$LIBRARY/deploy" "$NLLBD_HOME/current/share/deploy"
 }
+
+is_tools() { grep -qs '^tools' "$1/RELEASE"; }
 
 make_tools() {
   rm -rf "$1.new"
   mkdir -p "$1.new"
   copy_share "$1.new"
-  printf 'tools\n' >"$1.new/RELEASE"
+  printf 'tools %s\n' "$(source_hash)" >"$1.new/RELEASE"
+  rm -rf "$1"
   mv -T "$1.new" "$1"
 }
 
@@ -140,6 +145,7 @@ make_release() {
   "$python" -m compileall -q "$site/nllbd" >/dev/null
   copy_share "$new"
   printf '%s\n' "$2" >"$new/RELEASE"
+  ! is_tools "$folder" || rm -rf "$folder"
   mv -T "$new" "$folder"
 }
 
@@ -171,6 +177,9 @@ prune() {
   while read -r folder; do
     grep -qxF -- "$folder" <<<"$used" || change "remove $folder" rm -rf "$folder"
   done < <(find "$NLLBD_HOME/releases" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n "+$((keep + 1))" | cut -d ' ' -f 2-)
+  for folder in "$NLLBD_HOME"/sources/*; do # what rolling has sent
+    [ ! -e "$folder" ] || [ -e "$NLLBD_HOME/releases/$(basename "$folder")" ] || change "remove $folder" rm -rf "$folder"
+  done
   for folder in "$NLLBD_HOME"/dependencies/*; do
     [ -e "$folder" ] || continue
     grep -qs -- "^$folder/" "$NLLBD_HOME"/releases/*/lib/python3*/site-packages/dependencies.pth ||

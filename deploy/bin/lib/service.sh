@@ -11,7 +11,7 @@ as_service() {
     [ -f "$file" ] && options+=(-p "LoadCredential=$(basename "$file"):$file")
   done
   systemd-run --quiet --pipe --wait --collect -p User=nllbd -p Group=nllbd -p StateDirectory=nllbd -p StateDirectoryMode=0750 \
-    "${options[@]}" "$NLLBD_HOME/releases/$version/bin/nllbd" "$@" --config "$SETTINGS/nllbd.toml"
+    -p UMask=0077 "${options[@]}" "$NLLBD_HOME/releases/$version/bin/nllbd" "$@" --config "$SETTINGS/nllbd.toml"
 }
 
 # The database, brought to what VERSION needs. Under a lock: of several hosts that do this at a time, one does it.
@@ -41,7 +41,21 @@ last_words() { # what a unit said before it failed
   journalctl --no-pager --quiet -o cat -n "${2:-8}" -u "$1" >&2 || true
 }
 
-# start_release UNIT: (re)start, and wait until it is ready (Type=notify).
+# The release that nllbd.service runs, whatever the link says by now; nothing if it does not run.
+running_version() {
+  local pid
+  pid=$(systemctl show -p MainPID --value nllbd.service)
+  tr '\0' '\n' <"/proc/${pid:-0}/cmdline" 2>/dev/null | sed -n "s|^$NLLBD_HOME/releases/\([^/]*\)/bin/.*|\1|p" | head -n 1
+}
+
+socket_hash() { { systemctl cat nllbd.socket 2>/dev/null || true; } | sha256sum; }
+
+# With the socket if its address is another one: else it stays, and connections wait in it.
+restart_for_units() { # restart_for_units FORMER-HASH
+  if [ "$(socket_hash)" = "$1" ]; then restart nllbd.service; else systemctl restart nllbd.socket nllbd.service; fi
+}
+
+# restart UNIT: (re)start, and wait until it is ready (Type=notify).
 restart() {
   systemctl reset-failed "$1" 2>/dev/null || true
   systemctl restart "$1" && return 0

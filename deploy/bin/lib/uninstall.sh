@@ -2,6 +2,7 @@
 # Taking it all away again: the service, and with --purge what it knows.
 
 uninstall() {
+  [ -z "$PURGE" ] || leave_storage
   stop_units
   if [ -n "$PURGE" ]; then
     take_away_firewall
@@ -26,6 +27,17 @@ stop_units() {
     esac
     if is_active "$unit" || is_enabled "$unit"; then change "stop and disable $unit" stop_unit "$unit"; fi
   done
+}
+
+# The models on shared storage are everybody's: they are not of this host to remove.
+leave_storage() {
+  local setup=$NLLBD_HOME/current/share/deploy/storage/bin/setup-storage mounted
+  if [ -e /etc/systemd/system/var-lib-nllbd-models.mount ] && [ -x "$setup" ]; then
+    change "unmount the models' storage" "$setup" --remove
+    [ -z "$DRY_RUN" ] || return 0
+  fi
+  mounted=$(findmnt -rno TARGET | grep -E '^/(var/lib|var/cache|etc)/nllbd(/|$)' || true)
+  [ -z "$mounted" ] || fail "mounted, and would be emptied: ${mounted//$'\n'/, }; unmount it first"
 }
 
 stop_unit() {
@@ -69,15 +81,22 @@ take_away_files() {
     if [ -z "$DRY_RUN" ] && [ -z "$keep" ]; then rm -f "$INSTALLED"; fi
     systemctl daemon-reload
   fi
+  for file in /etc/systemd/system/nllbd@*.service.d/numa.conf; do # nllbd-place's
+    [ ! -e "$file" ] || change "remove $file" remove_file "$file"
+  done
   for file in "$NLLBD_HOME"/{current,previous,slots,releases,dependencies,sources,edge}; do
     if [ -e "$file" ] || [ -L "$file" ]; then change "remove $file" rm -rf "$file"; fi
   done
   if [ -n "$PURGE" ] && [ -e "$NLLBD_HOME" ]; then change "remove $NLLBD_HOME" rm -rf "$NLLBD_HOME"; fi
 }
 
-remove_file() {
+remove_file() { # and the folders that were made for it; not Debian's, that may be empty
+  local folder
   rm -rf "$1"
-  rmdir --ignore-fail-on-non-empty -p "$(dirname "$1")" 2>/dev/null || true
+  folder=$(dirname "$1")
+  until [[ $folder =~ ^/(etc|usr/local(/(bin|sbin|lib))?)?$ ]] || ! rmdir "$folder" 2>/dev/null; do
+    folder=$(dirname "$folder")
+  done
 }
 
 take_away_data() {
@@ -85,7 +104,7 @@ take_away_data() {
   for folder in "$SETTINGS" /var/lib/nllbd /var/cache/nllbd /run/nllbd; do
     if [ -e "$folder" ]; then change "remove $folder" rm -rf "$folder"; fi
   done
-  for folder in /var/lib/prometheus/node-exporter/nllbd*.prom; do
+  for folder in /var/lib/prometheus/node-exporter/nllbd*.prom /var/lib/systemd/timers/stamp-nllbd*; do
     if [ -e "$folder" ]; then change "remove $folder" rm -f "$folder"; fi
   done
   rmdir --ignore-fail-on-non-empty -p /var/lib/prometheus/node-exporter 2>/dev/null || true

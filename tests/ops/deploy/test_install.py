@@ -100,20 +100,42 @@ def test_from_bare_to_running_and_back(
         refused = bare.install(broken, "upgrade", check=False)
         assert refused.returncode == 1
         assert "1.2.0 was taken back; 1.1.0 is in use" in refused.stderr
-        bare.install(source, "rollback")
+        # Interrupted between link and restart: the daemon is the former one, and the same command makes it true.
+        bare.run("ln", "-sfn", "releases/1.0.0", "/opt/nllbd/current")
+        assert "take 1.0.0 into use: 1.1.0 still runs" in bare.install(source, "upgrade").stderr
         assert bare.version() == "1.0.0"
         load.wait_for(5)
     assert not load.failed, load.report()  # the socket held what came during each restart
+
+    _check_another_address(bare, source)
+    assert "this host has a daemon" in bare.install(source, "--no-daemon", check=False).stderr
 
     kept = bare.install(source, "uninstall").stderr
     assert "kept: /etc/nllbd" in kept
     assert bare.run("test", "-e", "/etc/nllbd/credentials/api_key", check=False).returncode == 0
     assert bare.host.show("nllbd.service", "LoadState") == "not-found"
+    bare.host.write("/srv/models/weights", "everybody's")
+    bare.run("mount", "--bind", "/srv/models", "/var/lib/nllbd/models")
+    refused = bare.install(source, "uninstall", "--purge", check=False)
+    assert "mounted, and would be emptied: /var/lib/nllbd/models" in refused.stderr
+    bare.run("umount", "/var/lib/nllbd/models")
     bare.install(source, "uninstall", "--purge")
+    assert bare.run("cat", "/srv/models/weights").stdout == "everybody's"
     after = listing(bare)
+    assert not [line for line in before.splitlines() if line.startswith("/usr") and line not in after.splitlines()]
     left = set(after.splitlines()) - set(before.splitlines())
     assert left <= {"/etc/systemd/system/multi-user.target.wants"}  # Debian's own nginx and exporters are enabled there
     assert "nothing to do" in bare.install(source, "uninstall", "--purge").stderr
+
+
+def _check_another_address(bare: Server, source: Path) -> None:
+    """Given later, it is taken at once; at boot the socket is there before its address is."""
+    bare.install(source, "--listen", "127.0.0.7")
+    assert "127.0.0.7:8000" in bare.run("ss", "-Hltn", "sport = :8000").stdout
+    assert "nothing to do" in bare.install(source, "--listen", "127.0.0.7").stderr
+    bare.host.write("/etc/systemd/system/nllbd.socket.d/listen.conf", "[Socket]\nListenStream=192.0.2.7:8000\n")
+    bare.host.systemctl("daemon-reload")
+    bare.host.systemctl("restart", "nllbd.socket", "nllbd.service")
 
 
 def _check_firewall(bare: Server) -> None:

@@ -104,7 +104,10 @@ class Server:
             wheel = ["--wheel", f"/srv/{made.name}"]
         script = f"{self.give(source)}/deploy/bin/install.sh"
         command = arguments[:1] if arguments and not arguments[0].startswith("-") else ()
-        return self.run(script, *command, *install_options(), *wheel, *arguments[len(command) :], check=check)
+        cautious = ("sh", "-c", 'umask 077 && exec "$@"', "sh")  # root's on many a host
+        return self.run(
+            *cautious, script, *command, *install_options(), *wheel, *arguments[len(command) :], check=check
+        )
 
     def key(self) -> str:
         return self.run("cat", "/etc/nllbd/credentials/api_key").stdout.strip()
