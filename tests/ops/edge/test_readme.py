@@ -106,6 +106,22 @@ def test_the_firewall_for_attacks_is_put_in_front(host: Host) -> None:
     assert status(host, "/languages") == "200"
 
 
+def test_the_shared_address_is_taken(host: Host) -> None:
+    """keepalived, with nginx running from before."""
+    need("keepalived")
+    host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+    for device in ("eth0", "peer0"):
+        host.run("ip", "link", "set", device, "up")
+    host.run("ip", "addr", "add", "10.0.0.11/24", "dev", "eth0")
+    block = re.search(r"```sh\n(.*?)```", (DEPLOY / "keepalived/README.md").read_text("utf-8"), re.S)
+    assert block
+    lines = [line for line in block[1].splitlines() if not line.startswith(("apt-get ", "ip "))]
+    follow(host, ["editor() { :; }", *lines])
+    eventually(lambda: "10.0.0.10/24" in host.run("ip", "-o", "addr", "show").stdout)
+    host.systemctl("stop", "keepalived")
+    assert "10.0.0.10/24" not in host.run("ip", "-o", "addr", "show").stdout
+
+
 def test_haproxy_from_nothing_and_in_operation(host: Host) -> None:
     host.systemctl("stop", "nginx", check=False)
     lines = commands("haproxy/README.md", "From nothing")
