@@ -68,6 +68,8 @@ def _verdicts(output: str) -> dict[str, str]:
 
 def _backups(state: Path, age_h: float, verified_d: float | None = 1.0) -> None:
     samples = {'nllbd_backup_last_success_timestamp_seconds{kind="database"}': time.time() - 3600 * age_h}
+    # once a week, and maybe elsewhere: no late backup
+    samples['nllbd_backup_last_success_timestamp_seconds{kind="pgbackrest-full"}'] = time.time() - 3600 * 100
     if verified_d is not None:
         samples["nllbd_backup_last_verified_timestamp_seconds"] = time.time() - 86400 * verified_d
     text = "".join(f"{name} {value}\n" for name, value in samples.items())

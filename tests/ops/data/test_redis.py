@@ -4,6 +4,7 @@ daemons follow while they translate.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -241,3 +242,29 @@ def test_a_planned_handover(redis: Site, daemons: list[Daemon]) -> None:
         traffic.wait_for(20)
     assert "is it now" in said
     assert not traffic.failed, traffic.report()
+
+
+def test_a_password_rotates_without_a_gap(redis: Site) -> None:
+    """docs/operations/rotation.md: both while daemons change over, then the new one alone, Sentinels included."""
+    folder, new = "/etc/redis/nllbd/secrets", "another-password-of-nllbd"
+    digest = hashlib.sha256(new.encode()).hexdigest()
+    ports = {"db1": (CACHE, RATES, SENTINEL), "db2": (CACHE, RATES, SENTINEL), "db3": (SENTINEL,)}
+    for name, host in redis.hosts.items():
+        host.run("install", "-D", "-m", "600", f"{folder}/nllbd", "/root/old/nllbd")
+        host.write("/root/new/nllbd", new, 0o600)
+        for port in ports[name]:
+            assert ask(redis, name, port, "ACL", "SETUSER", "nllbd", f"#{digest}") == "OK"
+            assert {pings(redis, name, port, secrets) for secrets in ("/root/old", "/root/new")} == {True}
+    for name, host in redis.hosts.items():
+        host.write(f"{folder}/nllbd", new, 0o600)
+        kind = ("--primary", redis.addresses["db1"], "--only-sentinel") if name == "db3" else ()
+        bind = ("--bind", redis.addresses[name], "--tls", "/root/tls", "--sentinel", "2")
+        redis.run(name, "redis/bin/setup-redis", *bind, *kind)
+        for port in ports[name]:
+            assert pings(redis, name, port, "/root/new")
+            assert not pings(redis, name, port, "/root/old")
+
+
+def pings(site: Site, host: str, port: str, secrets: str) -> bool:
+    command = (AS, "--user", "nllbd", "--port", port, "--secrets", secrets, "PING")
+    return "PONG" in site.hosts[host].run(*command, check=False).stdout

@@ -71,7 +71,8 @@ def test_units_and_scripts_exist() -> None:
     for name, (_, text) in SECTIONS.items():
         for unit in _UNIT.findall(text):
             template = re.sub(r"@\w+\.", "@.", unit)
-            assert (CHECKOUT / "systemd" / template).exists(), f"{name}: {unit}"
+            folders = (CHECKOUT / "systemd", CHECKOUT / "deploy/postgres/systemd")
+            assert any((folder / template).exists() for folder in folders), f"{name}: {unit}"
         for script in _SCRIPT.findall(text):
             assert (CHECKOUT / script.rstrip("./")).exists(), f"{name}: {script}"
 
