@@ -101,6 +101,13 @@ def test_what_nobody_outside_may_see_is_not_there(front: Front, path: str) -> No
     assert headers["x-request-id"] == json.loads(body)["error"]["request_id"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("CONNECT", "localhost:443"), ("TRACE", "/languages")])
+def test_nothing_is_tunnelled_and_nothing_echoed(front: Front, method: str, path: str) -> None:
+    status, headers, _ = raw_get(front, path, method)
+    assert status in (400, 405)
+    assert headers["x-frame-options"] == "DENY"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "options", "status"),
     [
@@ -210,14 +217,14 @@ def rows_of(read: Callable[[], list[dict[str, Any]]], request_id: str) -> list[d
     return [row for row in read() if row.get("request_id") == request_id]
 
 
-def raw_get(front: Front, path: str) -> tuple[int, dict[str, str], str]:
-    """A GET with the path as it is: clients would tidy it up."""
+def raw_get(front: Front, path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
+    """A request with the path as it is: clients would tidy it up."""
     context = ssl.create_default_context(cafile=str(front.cafile))
     with (
         socket.create_connection(("127.0.0.1", front.https_port), timeout=10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.decode().partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
