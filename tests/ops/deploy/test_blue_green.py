@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.deploy.world import SERVER_NAME, SETTINGS, Server, Wiring, make_source, traffic
+from tests.ops.deploy.world import ADDS_A_COLUMN, SERVER_NAME, SETTINGS, Server, Wiring, make_source, traffic
 from tests.ops.kit.programs import CHECKOUT, eventually, need, need_root
 
 pytestmark = pytest.mark.ops
@@ -19,14 +19,6 @@ BLUE_GREEN = "/usr/local/lib/nllbd/deploy/bin/blue-green"
 
 #: What is wrong with a version, and the stage at which that is found.
 CRASHES = {"nllbd/daemon.py": "\nraise RuntimeError('broken')\n"}
-ADDS_A_COLUMN = {
-    "nllbd/store/migrations/versions/r0002_colour.py": (
-        "import sqlalchemy as sa\nfrom alembic import op\n\n"
-        'revision = "0002"\ndown_revision = "0001"\n\n\n'
-        'def upgrade() -> None:\n    op.add_column("keys", sa.Column("colour", sa.String(20)))\n'
-    ),
-    "nllbd/store/migrate.py": '\nHEAD = "0002"\n',
-}
 CANNOT_MIGRATE = ADDS_A_COLUMN | {
     "nllbd/store/migrations/versions/r0003_broken.py": (
         'from alembic import op\n\nrevision = "0003"\ndown_revision = "0002"\n\n\n'

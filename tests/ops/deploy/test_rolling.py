@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.ops.deploy.world import (
+    ADDS_A_COLUMN,
     SERVER_NAME,
     SETTINGS,
     Server,
     Wiring,
+    database,
     install_options,
     make_source,
     make_wheel,
@@ -41,7 +43,7 @@ class Fleet:
         self.inventory = folder / "hosts"
         self.bin = BIN
 
-    def set_up(self, source: Path) -> None:
+    def set_up(self, source: Path, database_url: str) -> None:
         for server in self.servers.values():
             server.boot()
         self.bin = source / "deploy/bin"
@@ -50,6 +52,7 @@ class Fleet:
         for name in ("app1", "app2"):
             server = self.servers[name]
             server.host.write("/etc/nllbd/nllbd.toml", SETTINGS + f'metrics_host = "{addresses[name]}"\n')
+            server.host.write("/etc/nllbd/credentials/database_url", database_url, 0o600)
             if name == "app2":  # one key for both
                 server.host.write("/etc/nllbd/credentials/api_key", self.servers["app1"].key(), 0o600)
             server.install(source, "--listen", addresses[name], "--firewall-confirmed", "--roles", "app")
@@ -103,10 +106,10 @@ class Fleet:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     need_root()
     need("ip", "nginx", "nft")
-    with Wiring(["lb", "app1", "app2"]) as wiring:
+    with Wiring(["lb", "app1", "app2"]) as wiring, database(wiring) as url:
         made = Fleet(wiring, tmp_path_factory.mktemp("operator"))
         try:
-            made.set_up(make_source(tmp_path_factory.mktemp("first"), "1.0.0"))
+            made.set_up(make_source(tmp_path_factory.mktemp("first"), "1.0.0"), url)
             yield made
         finally:
             for server in made.servers.values():
@@ -127,10 +130,14 @@ def test_a_host_comes_in_is_upgraded_and_goes_and_no_request_is_lost(fleet: Flee
         assert f'"{app2}:9000"' in lb.run("cat", "/etc/prometheus/targets/app2.yml").stdout
         assert "nothing to do" in fleet.operate("host", "add", "app2", app2).stderr
 
-        assert "nothing was changed" in fleet.roll(make_source(tmp_path, "1.1.0"), "--dry-run").stderr
+        source = make_source(tmp_path, "1.1.0", ADDS_A_COLUMN)  # both versions serve from one database meanwhile
+        assert "nothing was changed" in fleet.roll(source, "--dry-run").stderr
         fleet.roll(tmp_path / "1.1.0")
         assert fleet.versions() == {"app1": "1.1.0", "app2": "1.1.0"}
         assert set(fleet.pool().values()) == {"up"}
+        for name in ("app1", "app2"):
+            assert "10.66.0.1" in (said := fleet.servers[name].run("nllbd", "db", "check").stdout)
+            assert "at revision 0002" in said
         assert "nothing to do" in fleet.roll(tmp_path / "1.1.0").stderr
 
         broken = fleet.roll(make_source(tmp_path, "1.2.0", BREAKS_ON_APP2), check=False)

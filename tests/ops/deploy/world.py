@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.ops.kit.host import Host
-from tests.ops.kit.programs import CHECKOUT
+from tests.ops.kit.programs import CHECKOUT, eventually, need
 from tests.ops.kit.traffic import Traffic
 
 ENVIRONMENT = "/opt/test-environment"
@@ -20,6 +25,15 @@ MODEL_SETTINGS = 'num_threads = 1\nrate_limit_per_minute = 0\ntrusted_proxies = 
 #: Echoes, and starts fast.
 SETTINGS = MODEL_SETTINGS + 'runner = "fake"\n'
 SERVER_NAME = "api.nllbd.test"
+
+ADDS_A_COLUMN = {
+    "nllbd/store/migrations/versions/r0002_colour.py": (
+        "import sqlalchemy as sa\nfrom alembic import op\n\n"
+        'revision = "0002"\ndown_revision = "0001"\n\n\n'
+        'def upgrade() -> None:\n    op.add_column("keys", sa.Column("colour", sa.String(20)))\n'
+    ),
+    "nllbd/store/migrate.py": '\nHEAD = "0002"\n',
+}
 
 _PARTS = ("nllbd", "deploy", "systemd", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")
 
@@ -153,6 +167,32 @@ class Wiring:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=30)
+
+
+@contextmanager
+def database(wiring: Wiring) -> Iterator[str]:
+    """The URL of a PostgreSQL outside, that all hosts reach."""
+    programs, user = need("initdb", "postgres", "ip"), pwd.getpwnam("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="nllbd-deploy-"))
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": folder}
+    command = [programs["initdb"], "-D", folder / "data", "-U", "nllbd", "-A", "trust", "--no-sync"]
+    subprocess.run(command, check=True, capture_output=True, env={"LC_ALL": "C"}, **as_user)
+    with (folder / "data/pg_hba.conf").open("a") as opened:
+        opened.write("host all all 10.66.0.0/24 trust\n")
+    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    server = [programs["postgres"], "-D", folder / "data", "-k", folder, "-h", "10.66.0.1", "-c", "fsync=off"]
+    with subprocess.Popen(
+        ["ip", "netns", "exec", wiring.outside, *become, *server], cwd=folder, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            status = folder / "data/postmaster.pid"
+            eventually(lambda: status.exists() and "ready" in status.read_text("utf-8"), 30, "PostgreSQL")
+            yield "postgresql+asyncpg://nllbd@10.66.0.1/postgres"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            shutil.rmtree(folder)
 
 
 def write_transport(folder: Path, servers: Iterable[Server]) -> Path:
