@@ -39,6 +39,15 @@ def test_a_role_that_a_host_has_not_keeps_its_ports_closed(source: Path) -> None
     assert not any(port in shown for port in ("443", "5432", "9090"))
 
 
+def test_a_swarm_is_let_in_where_it_is_wanted(source: Path) -> None:
+    file = source / "firewall.toml"
+    assert "2377" not in render("nft", "--source", source).stdout
+    file.write_text(file.read_text("utf-8").replace('["edge", "app"', '["swarm", "edge", "app"'), "utf-8")
+    inside = render("nft", "--source", source).stdout.split("chain from_internal")[1].split("}\n")[0:4]
+    rules = "".join(inside)
+    assert all(word in rules for word in ("2377, 7946", "7946, 4789", "meta l4proto 50 counter accept"))
+
+
 def test_without_administrators_nothing_is_rendered(source: Path) -> None:
     (source / "networks/admin").write_text("# none\n", "utf-8")
     refused = render("nft", "--source", source)
