@@ -280,7 +280,7 @@ class Settings:
         "Cache and store",
         None,
         kinds.url("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"),
-        "Shared cache and rate limits",
+        "Shared cache and rate limits: a server, or `redis+sentinel://ONE,TWO/MASTER/0`",
         bare="REDIS_URL",
         example='"redis://localhost:6379/0"',
     )
@@ -316,7 +316,7 @@ class Settings:
         "Cache and store",
         None,
         kinds.url("sqlite+aiosqlite", "postgresql+asyncpg"),
-        "Keys, usage and audit",
+        "Keys, usage and audit; of several hosts (`//user@a,b/db`) the one that takes writes",
         default_text="SQLite in the state folder",
         example='"postgresql+asyncpg://nllbd@localhost/nllbd"',
     )

@@ -27,6 +27,9 @@ prepare_and_boot() {
     touch "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
   done
+  for device in autofs fuse; do # shared storage, where this machine has them
+    [ ! -e "/dev/$device" ] || { touch "$root/dev/$device" && mount --bind "/dev/$device" "$root/dev/$device"; }
+  done
   mkdir "$root/dev/pts" "$root/dev/shm"
   mount -t devpts devpts "$root/dev/pts" -o newinstance,ptmxmode=0666,mode=620
   mount -t tmpfs tmpfs "$root/dev/shm" -o mode=1777
