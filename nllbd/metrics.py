@@ -158,6 +158,7 @@ CACHE_REQUESTS = MetricSpec(
     Kind.COUNTER,
     "Segments looked up in the cache: found in memory, found in redis, or a miss.",
     ("result",),
+    known=("memory", "redis", "miss"),
 )
 CACHE_LOOKUP_TIME = MetricSpec(
     "nllbd_cache_lookup_seconds", Kind.HISTOGRAM, "Time a request's look into the cache took.", (), _TINY_SECONDS

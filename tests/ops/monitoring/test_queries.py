@@ -103,6 +103,8 @@ def test_every_rule_is_evaluated(served: House) -> None:
 #: A test machine that is busy with other things makes these come true.
 OF_BUSY_MACHINES = {"HighCPUUsage", "HighMemoryUsage", "DiskAlmostFull", "QueueSlow", "HighTranslationLatency"}
 OF_BUSY_MACHINES |= {"EndpointSlow", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"}
+#: Other tests at the same time run out of memory, and mount things read-only: the kernel's figures are the machine's.
+OF_BUSY_MACHINES |= {"OutOfMemoryKill", "DiskReadOnly"}
 
 
 def test_a_healthy_house_is_quiet(served: House) -> None:
