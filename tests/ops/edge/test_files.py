@@ -256,6 +256,21 @@ def test_what_nginx_refuses_is_undone(folder: Path, upstream: Upstream) -> None:
 
 
 @pytest.mark.ops
+def test_who_has_the_number_of_an_nginx_that_died_is_left_alone(upstream: Upstream, pristine: Path) -> None:
+    pid_file = pristine / "run/nginx.pid"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        pid_file.write_text(f"{other.pid}\n")
+        try:
+            done = upstream("add", "10.0.1.12:8000", "--within", "1")
+            assert other.poll() is None
+        finally:
+            pid_file.unlink()
+            other.kill()
+    assert done.returncode == 0
+    assert "nginx does not run" in done.stderr
+
+
+@pytest.mark.ops
 def test_a_change_that_was_interrupted_is_undone_by_the_next(folder: Path, upstream: Upstream) -> None:
     before = contents(folder)
     blue = folder / "nllbd/upstreams/blue.conf"
