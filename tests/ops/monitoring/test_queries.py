@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.ops.kit.programs import CHECKOUT, eventually
+from tests.ops.kit.programs import CHECKOUT
 from tests.ops.monitoring.artefacts import PROMETHEUS, Selector, alerts, dashboard_queries, recorded, rules, selectors
 from tests.ops.monitoring.house import House, wait_scraped
 
@@ -37,6 +37,8 @@ TARGET_LABELS = {"job", "host", "instance"}
 @pytest.fixture(scope="module")
 def served(house: House) -> House:
     """After some traffic: known texts and new ones, good requests and bad ones."""
+    house.translate("Hello.", "query-first")
+    wait_scraped(house, time.time())  # a rate wants a figure from before
     for number in range(12):
         house.translate(f"Hello number {number}. How are you?", f"query-{number}")
     house.translate("Hello number 3. How are you?", "query-again")
@@ -93,7 +95,10 @@ def test_every_rule_is_evaluated(served: House) -> None:
     failures = "sum by (rule_group) (prometheus_rule_evaluation_failures_total) > 0"
     assert served.ask_prometheus(failures) == []
     wanted = {name for name in recorded() if "gpu" not in name}
-    eventually(lambda: all(served.series(name) for name in wanted), 20, "recording rules")
+    deadline = time.monotonic() + 20
+    while absent := {name for name in wanted if not served.series(name)}:
+        assert time.monotonic() < deadline, f"nothing of {absent}"
+        time.sleep(0.2)
     assert len(served.ask_prometheus("prometheus_rule_group_rules")) >= 10
     assert sum(float(found["value"][1]) for found in served.ask_prometheus("prometheus_rule_group_rules")) == len(
         rules()
