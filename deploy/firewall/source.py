@@ -92,7 +92,8 @@ def read(folder: Path) -> Firewall:
     if unknown:
         raise Refused(f"firewall.toml: unknown: {', '.join(sorted(unknown))}")
     roles = table.get("roles", [])
-    services = tuple(_service(row) for row in table.get("services", []) if row.get("role") in (None, *roles))
+    every = [(_service(row), row.get("role")) for row in table.get("services", [])]  # mistakes count in all of them
+    services = tuple(service for service, role in every if role in (None, *roles))
     known = {row.get("role") for row in table.get("services", [])}
     if strange := set(roles) - known:
         raise Refused(f"roles: no service has the role {', '.join(sorted(strange))}")

@@ -53,6 +53,7 @@ def test_the_repository_tells_nothing_to_whoever_finds_it(backed_up: Site) -> No
 
 def test_back_to_the_moment_before_the_mistake(backed_up: Site) -> None:
     host = backed_up.hosts["db3"]
+    backed_up.sql("db3", "select pg_sleep(2)")  # a moment in the last whole second of the backup is none
     backed_up.sql("db3", "insert into orders values (7777)")
     moment = backed_up.sql("db3", "select clock_timestamp()")
     backed_up.sql("db3", "delete from orders")
