@@ -25,6 +25,7 @@ mkdir -p "$out"
 # The suite's own conftest wants the server's packages, which a GPU host may lack; these tests do without it.
 tests=(tests/kernels tests/engine/test_gpu_runner.py tests/engine/test_graphs.py tests/engine/test_device_batch.py
   tests/engine/test_sources.py tests/engine/test_flight.py tests/model/test_paged.py)
+# Triton's own deprecation warnings (-W ignore) would fill the screen; none of these tests judges a warning.
 options=(-q --maxfail=30 --noconftest -p no:cacheprovider -o addopts=--import-mode=importlib -W ignore)
 options+=(--deselect tests/kernels/test_compile_triton.py --ignore tests/kernels/test_native.py
   --ignore tests/kernels/test_int8_linear.py)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ class Service(Protocol):
     def thaw(self) -> None: ...
 
 
-class _Program:
+class _Program(ABC):
     """A server in the foreground, its folder and port."""
 
     name = ""
@@ -53,8 +54,9 @@ class _Program:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
-        raise NotImplementedError
+        """What is run."""
 
     def options(self) -> dict[str, Any]:
         return {}

@@ -17,7 +17,10 @@ from nllbd.errors import NllbdError
 
 
 class Verdict(enum.StrEnum):
-    """`todo`: a person must look or act; `skip`: what it would check is not set up here."""
+    """What came of an item; the operator reads these words in the checklist.
+
+    `todo`: only a person can look or act, so no program may tick it. `skip`: what it would check is not set up here.
+    """
 
     OK = "ok"
     WARN = "warn"
