@@ -118,13 +118,15 @@ class TextWork:
         to fail raises, and then the others are not made.
         """
         visit = self._enter(kind, sizes, patience_s)
+        pieces = [self._add(visit, size, call) for size, call in zip(sizes, calls, strict=True)]
         try:
-            pieces = [self._add(visit, size, call) for size, call in zip(sizes, calls, strict=True)]
             self._go_on()
             return await asyncio.gather(*pieces)
         finally:
             visit.is_over = True
             self._visits.discard(visit)
+            for piece in pieces:  # those that will not be made stay in line until their turn; their loop may not
+                piece.cancel()
 
     def _enter(self, kind: str, sizes: Sequence[int], patience_s: float) -> Visit:
         rate = self._rates.setdefault(kind, WorkRate())

@@ -139,6 +139,20 @@ async def test_a_closed_one_answers_nobody_and_hangs_nobody() -> None:
     await asyncio.gather(first, return_exceptions=True)
 
 
+def test_a_failure_leaves_nothing_that_needs_the_loop() -> None:
+    work = TextWork()
+
+    def fail() -> None:
+        raise InvalidValue("text[0]")
+
+    async def fail_early() -> None:
+        with pytest.raises(InvalidValue):
+            await work.run("x", [2000] * 500, [fail, *[lambda: None] * 499], 60.0)
+
+    asyncio.run(fail_early())
+    work.close()
+
+
 def test_a_rate_follows_what_is_seen_and_a_loaded_model_does_not_spoil_it() -> None:
     rate = WorkRate()
     rate.record(20, 2.0)  # a model was loaded
