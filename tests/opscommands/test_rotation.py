@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -31,10 +32,12 @@ BODY = json.dumps({"text": "Hello.", "source_lang": "en", "target_lang": "fr"})
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """With a key file among its settings."""
+    """With files of a key and of a secret for sessions among its settings."""
     folder = tmp_path_factory.mktemp("daemon")
-    (folder / "api_key").write_text("the-first-key", encoding="utf-8")
-    with Daemon(folder=folder, api_key_file=str(folder / "api_key")) as running:
+    files = {name: folder / name for name in ("api_key", "jwt_secret")}
+    for name, file in files.items():
+        file.write_text(f"the-first-{name}-of-32-bytes-and-more", encoding="utf-8")
+    with Daemon(folder=folder, **{f"{name}_file": str(file) for name, file in files.items()}) as running:
         yield running
 
 
@@ -45,10 +48,17 @@ def _nllbd(daemon: Daemon, *arguments: str) -> str:
 
 
 def _status(daemon: Daemon, key: str) -> int:
+    return _post(daemon, "/translate", {"X-API-Key": key})[0]
+
+
+def _post(daemon: Daemon, path: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Status and answer of a translation asked for, or of what else takes a JSON body."""
+    body = BODY if path == "/translate" else "{}"
     connection = HTTPConnection("127.0.0.1", daemon.port, timeout=20)
     try:
-        connection.request("POST", "/translate", BODY, {"Content-Type": "application/json", "X-API-Key": key})
-        return connection.getresponse().status
+        connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
     finally:
         connection.close()
 
@@ -86,11 +96,30 @@ def test_a_leaked_key_ends_within_five_seconds(daemon: Daemon) -> None:
 
 
 def test_a_secret_of_the_settings_is_taken_over_by_a_reload(daemon: Daemon) -> None:
-    assert _status(daemon, "the-first-key") == 200
+    former = (daemon.folder / "api_key").read_text("utf-8")
+    assert _status(daemon, former) == 200
     (daemon.folder / "api_key").write_text("the-second-key", encoding="utf-8")
     daemon.signal(signal.SIGHUP)
     eventually(lambda: _status(daemon, "the-second-key") == 200, what="the new key")
-    assert _status(daemon, "the-first-key") == 401
+    assert _status(daemon, former) == 401
+
+
+def test_with_another_jwt_secret_sessions_end_and_new_ones_are_made(daemon: Daemon) -> None:
+    key = json.loads(_nllbd(daemon, "keys", "create", "with-sessions", "--json"))["key"]
+    former = _session(daemon, key)
+    assert _post(daemon, "/translate", former)[0] == 200
+    (daemon.folder / "jwt_secret").write_text("the-second-secret-of-32-bytes-and-more", encoding="utf-8")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: _post(daemon, "/translate", former)[0] == 401, what="the end of the session")
+    assert _status(daemon, key) == 200, "the key is none of its affair"
+    assert _post(daemon, "/translate", _session(daemon, key))[0] == 200
+
+
+def _session(daemon: Daemon, key: str) -> dict[str, str]:
+    """The header that a token of a new session is sent in."""
+    status, answer = _post(daemon, "/auth/token", {"X-API-Key": key})
+    assert status == 200, answer
+    return {"Authorization": f"Bearer {answer['access_token']}"}
 
 
 def test_a_certificate_is_replaced_under_traffic(tmp_path: Path) -> None:
