@@ -49,7 +49,7 @@ Besides, if asked for:
   --edge NAME           nginx in front, for this server name; --server HOST:PORT (repeat) which daemons, --cdn NAME
   --certbot EMAIL       a certificate of Let's Encrypt for NAME (without: self-signed)
   --firewall            load the firewall; somebody has to confirm it within 5 minutes. --firewall-confirmed: no question
-  --roles A,B           what the firewall opens: edge, app, data, monitoring (default: edge,app)
+  --roles A,B           what the firewall opens: edge, app, data, monitoring, swarm (default: edge,app)
   --backup              the timers of the backup, --exporters those of the figures for Prometheus
 
 exit codes: 0 done or nothing to do, 1 failed (an upgrade that fails leaves the former version running), 2 wrong usage

@@ -87,10 +87,14 @@ packages() {
   change "install the Debian packages ${missing[*]}" install_packages "${missing[@]}"
 }
 
+# Lists that are months old name packages that the mirror has no more: then they are fetched, and it is tried again.
 install_packages() {
-  [ -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" ] || apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  if [ -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" ] && apt_install "$@" 2>/dev/null; then return 0; fi
+  apt-get update -qq || fail "apt-get update fails: is the network there?"
+  apt_install "$@" || fail "the Debian packages $* cannot be installed"
 }
+
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
 
 is_active() { systemctl is-active --quiet "$1"; }
 is_enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }

@@ -37,7 +37,7 @@ ready_firewall() {
   packages nftables
   local name folder=$SETTINGS/firewall
   if [ ! -e "$folder/firewall.toml" ]; then
-    put "$folder/firewall.toml" 644 < <(sed "s/^roles = .*/roles = [$(quoted_list "$ROLES")]/" "$1/deploy/firewall/firewall.toml")
+    put "$folder/firewall.toml" 644 < <(firewall_settings "$1/deploy/firewall/firewall.toml")
   fi
   for name in admin internal proxies blocked; do
     [ -e "$folder/networks/$name" ] || put "$folder/networks/$name" 644 <"$1/deploy/firewall/networks/$name"
@@ -53,6 +53,12 @@ ready_firewall() {
       "$LIBRARY/firewall/apply" --within 300
     if [ "$FIREWALL" = confirmed ]; then change "confirm the firewall" "$LIBRARY/firewall/confirm"; fi
   fi
+}
+
+firewall_settings() { # Docker forwards for its containers: a second chain must not drop that
+  local forward=drop
+  case ,$ROLES, in *,swarm,*) forward=leave ;; esac
+  sed "s/^roles = .*/roles = [$(quoted_list "$ROLES")]/; s/^forward = .*/forward = \"$forward\"/" "$1"
 }
 
 # Copies, not links into a release: the firewall outlives the service.
@@ -91,7 +97,8 @@ ready_exporters() { # figures of the host, and of what else runs on it
   packages "${names[@]}"
   if [ -n "$EDGE" ]; then
     # Debian's unit reads its arguments here; nginx tells its figures on the status port of our configuration.
-    put /etc/default/prometheus-nginx-exporter 644 <<<'ARGS="-nginx.scrape-uri http://127.0.0.1:8089/stub_status"'
+    grep -qs 'Written by setup-monitoring' /etc/default/prometheus-nginx-exporter ||
+      put /etc/default/prometheus-nginx-exporter 644 <<<'ARGS="-nginx.scrape-uri http://127.0.0.1:8089/stub_status"'
   fi
   for name in "${names[@]}"; do
     enable "$name.service"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ def test_a_script_explains_itself(script: str) -> None:
 def test_misuse_is_told(script: str) -> None:
     for wrong in (["--nonsense"], ["--nonsense", "value"]):
         assert subprocess.run([BIN / script, *wrong], capture_output=True, check=False).returncode == 2
+
+
+def test_the_roles_that_install_sh_names_are_those_of_the_firewall() -> None:
+    services = tomllib.loads((CHECKOUT / "deploy/firewall/firewall.toml").read_text("utf-8"))["services"]
+    roles = {service["role"] for service in services if "role" in service}
+    shown = subprocess.run([BIN / "install.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    named = re.search(r"what the firewall opens: (.*) \(default", shown)
+    assert named
+    assert set(named[1].split(", ")) == roles
 
 
 def test_an_inventory_with_a_host_twice_is_refused(tmp_path: Path) -> None:
