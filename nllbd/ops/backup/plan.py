@@ -21,7 +21,11 @@ DEFAULT_PATHS = (
     "/etc/keepalived",
     "/etc/letsencrypt",
     "/etc/redis",
+    "/etc/postgresql",
+    "/etc/pgbackrest*",
     "/etc/prometheus",
+    "/etc/default/prometheus*",
+    "/etc/syslog-ng",
     "/etc/nftables.conf",
     "/etc/systemd/system/nllbd*",
 )
