@@ -20,6 +20,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from nllbd.bridge.protocol import EngineConfig
 from nllbd.bridge.thread import ThreadEngine
@@ -38,6 +40,11 @@ from nllbd.translator import Translator
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Triton reads this once, when something first imports it: kernels run by its interpreter, except in bench/gpu.sh
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# No example has a deadline: that a machine stalls for a moment is no finding. And everybody has the same examples, so
+# that what fails fails again; `--hypothesis-profile=search` looks for others.
+examples.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+examples.register_profile("search", examples.get_profile("steady"), derandomize=False)
+examples.load_profile("steady")
 
 EOS = 2
 FIRST_CHARACTER = 10

@@ -135,7 +135,9 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(file=st.sampled_from(FILES[:2]), name=st.sampled_from([*COUNTS, "num_beams", "early_stopping"]), value=JSON)
 def test_any_value_is_read_or_a_checkpoint_error(folder: Path, file: str, name: str, value: Any) -> None:
     original = (folder / file).read_text()
