@@ -28,8 +28,9 @@ import aiohttp
 import uvloop
 
 from bench import common
+from bench.ports import free_port
 from bench.redis_server import RedisServer, running_redis
-from bench.servers import Server, free_port, stop_on_sigterm
+from bench.servers import Server, stop_on_sigterm
 from nllbd.cache.cache import SegmentCache
 from nllbd.cache.entry import Entry, Sealer
 from nllbd.cache.key import Recipe

@@ -17,7 +17,6 @@ import os
 import platform
 import random
 import signal
-import socket
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ import aiohttp
 import psutil
 import uvloop
 
+from bench.ports import free_port
 from nllbd import __version__, log
 from nllbd.checkpoint import DEMO_FOLDER
 from nllbd.config import Settings
@@ -104,9 +104,7 @@ async def ask_without_pause(port: int, clients: int) -> None:
 
 
 async def measure(args: argparse.Namespace) -> dict[str, object]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     settings = Settings(port=port, metrics_port=0, runner=args.runner, dtype=args.dtype, log_level="WARNING")
     daemon = asyncio.create_task(Daemon(settings, lambda: settings).serve())
     await wait_ready(port, daemon)

@@ -31,7 +31,8 @@ from typing import Any, cast
 import uvloop
 
 from bench import common, plot, processor
-from bench.servers import Server, free_port, stop_on_sigterm
+from bench.ports import free_port
+from bench.servers import Server, stop_on_sigterm
 
 KEY = "benchmark"
 NUM_BODIES = 4096

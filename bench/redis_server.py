@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.servers import free_port
+from bench.ports import free_port
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+
+from bench.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 GIVE_UP_S = 300.0
@@ -104,12 +105,6 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stop_on_sigterm() -> None:

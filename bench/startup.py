@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from bench.ports import free_port
 
 TEXT = "Where is the train station? I would like a cup of coffee, please."
 GOALS_S = {"help": 0.3, "ready": 5.0}
@@ -137,12 +138,6 @@ def request(port: int, method: str, path: str, body: str | None = None) -> int:
         return answer.status
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

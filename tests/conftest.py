@@ -23,6 +23,7 @@ from aiohttp import web
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
+from bench.ports import free_port
 from nllbd.bridge.protocol import EngineConfig
 from nllbd.bridge.thread import ThreadEngine
 from nllbd.checkpoint import DEMO_FOLDER, Checkpoint, read_checkpoint
@@ -228,10 +229,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it (again, on the same port), and wait until it answers."""
-        if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+        self.port = self.port or free_port()
         options = {"port": str(self.port), "save": "", "dir": str(self.folder), **self.options}
         flags = [word for name, value in options.items() for word in (f"--{name}", value)]
         self.process = subprocess.Popen([REDIS_SERVER, *flags], stdout=subprocess.DEVNULL)

@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
+from bench.ports import free_port
+
 ROOT = Path(__file__).parents[1]
 WITHIN_S = 60.0
 #: Held up by this until the gate file is there, the engine process loads for as long as a test wants.
@@ -193,8 +195,7 @@ def test_serves_says_so_and_leaves_with_code_0(serve: Serve, connect: Callable[[
 def test_own_socket_before_ready_answers_alive_and_nothing_else(
     serve: Serve, connect: Callable[[int], Client], held_engine: dict[str, str], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     served = serve("--port", str(port), **held_engine)
 
     def livez() -> int:
@@ -245,7 +246,7 @@ def test_a_stop_while_loading_is_obeyed_at_once(serve: Serve, held_engine: dict[
 @pytest.fixture
 def busy_flags() -> list[str]:
     """An engine that takes 120 ms a token, and a metrics port to see it work by."""
-    return ["--runner", "fake:step_ms=120", "--metrics-port", str(_free_port())]
+    return ["--runner", "fake:step_ms=120", "--metrics-port", str(free_port())]
 
 
 LONG = "This sentence takes the engine a good while to echo, word by word and piece by piece."
@@ -548,12 +549,6 @@ def _drink(fd: int) -> None:
     with contextlib.suppress(OSError):
         while os.read(fd, 4096):
             pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _scrape(port: int) -> str:

@@ -15,17 +15,12 @@ from typing import Any
 
 import pytest
 
+from bench.ports import free_port
 from nllbd.redis_client import RedisLink, RedisProblem
 from nllbd.redis_sentinel import ASK_S, make_sentinel_pool
 from nllbd.redis_wire import CONNECT_TIMEOUT_S, make_pool
 
 WITHIN_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from bench.servers import free_port
+from bench.ports import free_port
 
 _UP_WITHIN_S = 30.0
 _PG_USER = "nllbd"

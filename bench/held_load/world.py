@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.held_load import services, texts
-from bench.servers import ROOT, Server, free_port
+from bench.ports import free_port
+from bench.servers import ROOT, Server
 from nllbd.principal import Scope
 from nllbd.store.key_text import digest, new_id, new_text
 from nllbd.store.records import KeyRecord

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bench.ports import free_port
 
 READY_WITHIN_S = 90.0  # a loaded 2-core machine; start-up itself takes a few seconds
 
@@ -89,14 +90,8 @@ class Daemon:
 StartDaemon = Callable[..., Daemon]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _spawn(folder: Path, settings: dict[str, Any]) -> Daemon:
-    port, metrics_port = _free_port(), _free_port()
+    port, metrics_port = free_port(), free_port()
     # Without the cache: every test means the engine, unless it says otherwise.
     flags = {"port": port, "metrics_port": metrics_port, "num_threads": 2, "cache_ttl_s": 0, **settings}
     command = [sys.executable, "-m", "nllbd", "serve"]

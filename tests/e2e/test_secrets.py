@@ -20,6 +20,8 @@ import jwt
 import psutil
 import pytest
 
+from bench.ports import free_port
+
 WITHIN_S = 60.0
 API_KEY = "plantedApiKey-5Kq8"
 JWT_SECRET = "plantedJwtSecret-0f3e1c-long-enough-to-be-good"
@@ -32,7 +34,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = [_free_port(), _free_port()]
+        self.ports = [free_port(), free_port()]
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("NLLBD_")} | {
             "HOME": str(folder),
             "API_KEY": API_KEY,
@@ -65,12 +67,6 @@ class Run:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, what
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
