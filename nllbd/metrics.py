@@ -31,7 +31,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from nllbd import __version__
-from nllbd.bridge.protocol import STEP_BOUNDS_S, EngineClient, EngineState
+from nllbd.bridge.protocol import STEP_BOUNDS_S, EngineClient, EngineState, EngineStats
 from nllbd.gpu import read_gpu_memory
 from nllbd.tally import Histogram, Tally
 
@@ -70,7 +70,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)  # a row is looked up by itself, several times a request
 class MetricSpec:
-    """One row of the table. `read` is set where the value is taken at scrape time.
+    """One row of the table. `read` is set where the value is taken at scrape time, of an engine and its figures then.
 
     `known`: values of a counter's only label that are shown from the start, at 0. A rate needs a point before the
     first event; without it the first failure of a daemon's life would not be seen.
@@ -81,12 +81,12 @@ class MetricSpec:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    read: Callable[[EngineClient], float] | None = None
+    read: Callable[[EngineClient, EngineStats], float] | None = None
     known: tuple[str, ...] = ()
 
 
-def _kv_usage(engine: EngineClient) -> float:
-    return engine.stats.used_blocks / engine.stats.num_blocks if engine.stats.num_blocks else 0.0
+def _kv_usage(_engine: EngineClient, stats: EngineStats) -> float:
+    return stats.used_blocks / stats.num_blocks if stats.num_blocks else 0.0
 
 
 HTTP_REQUESTS = MetricSpec(
@@ -252,40 +252,35 @@ STEP_DURATION = MetricSpec(
 )
 
 
-def _max_lanes(engine: EngineClient) -> float:
-    return engine.info.max_num_lanes if engine.info else 0.0
+def _max_lanes(engine: EngineClient, _stats: EngineStats) -> float:
+    info = engine.info
+    return info.max_num_lanes if info else 0.0
 
 
 _G, _C = Kind.GAUGE, Kind.COUNTER
 ENGINE_FIGURES = (
-    MetricSpec(
-        "nllbd_num_sequences_running", _G, "Sequences in the batch.", read=lambda engine: engine.stats.num_running
-    ),
-    MetricSpec(
-        "nllbd_num_sequences_waiting", _G, "Sequences in the queue.", read=lambda engine: engine.stats.num_waiting
-    ),
-    MetricSpec(
-        "nllbd_waiting_tokens", _G, "Source tokens in the queue.", read=lambda engine: engine.stats.waiting_tokens
-    ),
-    MetricSpec("nllbd_batch_lanes", _G, "Lanes decoded in the last step.", read=lambda engine: engine.stats.num_lanes),
+    MetricSpec("nllbd_num_sequences_running", _G, "Sequences in the batch.", read=lambda _, stats: stats.num_running),
+    MetricSpec("nllbd_num_sequences_waiting", _G, "Sequences in the queue.", read=lambda _, stats: stats.num_waiting),
+    MetricSpec("nllbd_waiting_tokens", _G, "Source tokens in the queue.", read=lambda _, stats: stats.waiting_tokens),
+    MetricSpec("nllbd_batch_lanes", _G, "Lanes decoded in the last step.", read=lambda _, stats: stats.num_lanes),
     MetricSpec("nllbd_max_num_lanes", _G, "Lanes a step can decode; 0 until the engine is up.", read=_max_lanes),
     MetricSpec("nllbd_kv_cache_usage_ratio", _G, "Share of the KV pool's blocks in use, 0 to 1.", read=_kv_usage),
     MetricSpec(
-        "nllbd_tokens_per_second", _G, "Decoded tokens a second, recent.", read=lambda engine: engine.stats.tokens_per_s
+        "nllbd_tokens_per_second", _G, "Decoded tokens a second, recent.", read=lambda _, stats: stats.tokens_per_s
     ),
     MetricSpec(
         "nllbd_preemptions_total",
         _C,
         "Sequences whose KV was taken away for another.",
-        read=lambda engine: engine.stats.preemptions,
+        read=lambda _, stats: stats.preemptions,
     ),
     MetricSpec(
-        "nllbd_encode_seconds_total", _C, "Time the engine spent encoding.", read=lambda engine: engine.stats.encode_s
+        "nllbd_encode_seconds_total", _C, "Time the engine spent encoding.", read=lambda _, stats: stats.encode_s
     ),
     MetricSpec(
-        "nllbd_decode_seconds_total", _C, "Time the engine spent decoding.", read=lambda engine: engine.stats.decode_s
+        "nllbd_decode_seconds_total", _C, "Time the engine spent decoding.", read=lambda _, stats: stats.decode_s
     ),
-    MetricSpec("nllbd_engine_restarts_total", _C, "Engine restarts.", read=lambda engine: engine.num_restarts),
+    MetricSpec("nllbd_engine_restarts_total", _C, "Engine restarts.", read=lambda engine, _: engine.num_restarts),
 )
 
 #: The metrics that code counts, sets or observes.
@@ -450,7 +445,9 @@ class _LogFigures(Collector):
 
 
 class _EngineFigures(Collector):
-    """What the engine says of itself, read at scrape time."""
+    """What the engine says of itself, read once a scrape: that runs in another thread, and what the loop does meanwhile
+    must show in all figures or in none.
+    """
 
     def __init__(self, engine: EngineClient, model: str, fingerprint: str) -> None:
         self._engine = engine
@@ -464,7 +461,7 @@ class _EngineFigures(Collector):
         engine, stats = self._engine, self._engine.stats
         for spec in ENGINE_FIGURES:
             assert spec.read is not None
-            yield _family(spec, spec.read(engine))
+            yield _family(spec, spec.read(engine, stats))
         tokens = CounterMetricFamily(TOKENS.name, TOKENS.help, labels=TOKENS.labels)
         tokens.add_metric(["source"], stats.source_tokens)
         tokens.add_metric(["target"], stats.target_tokens)

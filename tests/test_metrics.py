@@ -102,6 +102,21 @@ def test_counters_gauges_and_histograms_count() -> None:
     assert metrics.value(m.QUEUE_TIME) == 1
 
 
+def test_a_scrape_is_one_look_at_the_engine() -> None:
+    """It is made in another thread: the engine's process may end between any two of its lines."""
+
+    class Dying(FakeClient):
+        def __getattribute__(self, name: str) -> object:
+            if name == "stats":  # figures once, then those of a process that is gone
+                found, self.stats = object.__getattribute__(self, name), EngineStats()
+                return found
+            return object.__getattribute__(self, name)
+
+    shown = scrape(with_engine(Dying(stats=EngineStats(num_running=3, used_blocks=5, num_blocks=20))))
+    assert "nllbd_num_sequences_running 3.0" in shown
+    assert "nllbd_kv_cache_usage_ratio 0.25" in shown
+
+
 def test_two_registries_share_nothing() -> None:
     one, other = m.Metrics(), m.Metrics()
     one.add(m.CANCELLED)

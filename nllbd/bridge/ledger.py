@@ -73,8 +73,9 @@ class Ledger:
         return self._deadlines[0][0] if self._deadlines else math.inf
 
     def tokens_of(self, seq_ids: Iterable[int]) -> int:
-        """Source tokens of those of `seq_ids` that are unfinished."""
-        return sum(len(self._entries[seq_id].request.source_ids) for seq_id in seq_ids if seq_id in self._entries)
+        """Source tokens of those of `seq_ids` that are unfinished. Any thread may ask: sequences may end meanwhile."""
+        entries = map(self._entries.get, seq_ids)
+        return sum(len(entry.request.source_ids) for entry in entries if entry is not None)
 
     def add(self, requests: Iterable[SequenceRequest]) -> list[OutcomeFuture]:
         """Take in sequences, all or none; those refused are OVERLOADED at once."""

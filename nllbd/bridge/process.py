@@ -105,9 +105,10 @@ class ProcessEngine:
 
     @property
     def stats(self) -> EngineStats:
-        """The child's last snapshot; what waits on this side is counted in, counters go on through restarts."""
-        now, past = self._stats, self._past
-        in_step = self._child.in_step if self._child is not None else ()
+        """The child's last snapshot; what waits on this side is counted in, counters go on through restarts. A scrape
+        asks for it in a thread of its own."""
+        now, past, child = self._stats, self._past, self._child
+        in_step = () if child is None else child.in_step
         return replace(
             now,
             num_waiting=self.num_waiting,

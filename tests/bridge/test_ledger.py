@@ -170,3 +170,20 @@ async def test_deadlines_of_the_finished_do_not_pile_up() -> None:
         ledger.add([make(seq_id, deadline=60.0)])
         ledger.resolve(SequenceOutcome(seq_id, FinishReason.STOP))
     assert len(ledger._deadlines) < 1100
+
+
+async def test_tokens_are_counted_while_sequences_end() -> None:
+    """Figures are read by another thread, and the loop may end a sequence between any two looks at it."""
+    ledger, _, _ = make_ledger()
+    ledger.add([make(1), make(2)])
+    num_looks = 0
+
+    class Ending(int):
+        def __hash__(self) -> int:
+            nonlocal num_looks
+            num_looks += 1
+            if num_looks > 1:
+                ledger.resolve(SequenceOutcome(1, FinishReason.STOP))
+            return int.__hash__(self)
+
+    assert ledger.tokens_of((Ending(1), 2)) == 6
