@@ -27,7 +27,7 @@ test: test-venv
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 test-ops: test-venv
-	@exec $(BIN)/python -m pytest -m ops tests/ops -n 2 --dist loadgroup $(ARGS)
+	@exec $(BIN)/python -m pytest -m ops tests/ops -n 2 $(ARGS)
 
 check: lint types layers test
 
