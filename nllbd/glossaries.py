@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from nllbd.accounts import Accounts
 from nllbd.errors import NotFound, StoreUnavailable, TooManyTexts
 from nllbd.languages import BY_CODE
+from nllbd.store.key_text import is_id
 from nllbd.store.records import GlossaryRecord
 from nllbd.text.glossary import Glossary
 
 FRESH_S = 5.0
 MAX_PER_ACCOUNT = 1_000
 _KEPT = 64
+_NO_SUCH = "there is no glossary with this id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Glossaries:
 
     async def find(self, account: str, glossary_id: str) -> Ready:
         """An account's glossary. Raises NotFound, for another's too."""
+        _check_id(glossary_id)
         key = (account, glossary_id)
         kept = self._ready.get(key)
         if kept is not None and self._clock() - kept.since < FRESH_S:
@@ -55,7 +58,7 @@ class Glossaries:
             raise
         if record is None:
             self._ready.pop(key, None)
-            raise NotFound("there is no glossary with this id")
+            raise NotFound(_NO_SUCH)
         terms = kept.terms if kept is not None else await asyncio.to_thread(_terms_of, record)
         self._ready[key] = Ready(record, terms, self._clock())
         while len(self._ready) > _KEPT:
@@ -74,9 +77,16 @@ class Glossaries:
 
     async def delete(self, account: str, glossary_id: str) -> None:
         """Raises NotFound when the account has no such glossary."""
+        _check_id(glossary_id)
         self._ready.pop((account, glossary_id), None)
         if not await self._accounts.store.delete_glossary(account, glossary_id):
-            raise NotFound("there is no glossary with this id")
+            raise NotFound(_NO_SUCH)
+
+
+def _check_id(text: str) -> None:
+    """It comes out of a URL: what no id can be, such as a NUL, is none of the database's business."""
+    if not is_id(text):
+        raise NotFound(_NO_SUCH)
 
 
 def _terms_of(record: GlossaryRecord) -> Glossary:

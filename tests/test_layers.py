@@ -29,11 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bulk": {"errors"},
     "config": {"errors", "sched.sequence"},
     "principal": {"sched.sequence"},
+    "store.key_text": set(),
     "store.records": {"principal", "sched.sequence"},
     # What outlives the daemon: its parts in memory (keys, usage, audit) know the database only as a Protocol.
-    "store": {"store.records", "errors", "log", "principal", "sched.sequence"},
+    "store": {"store.key_text", "store.records", "errors", "log", "principal", "sched.sequence"},
     "accounts": {"config", "errors", "log", "metrics", "store"},
-    "security": {"config", "errors", "log", "principal", "redis_client", "store", "store.records"},
+    "security": {"config", "errors", "log", "principal", "redis_client", "store.key_text", "store.records"},
     # The engine: scheduling knows no tensor, the model knows no scheduling, the kernels know neither.
     "sched": {"sched.sequence"},
     "kernels": set(),
@@ -107,7 +108,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timeouts",
         "tracing",
     },
-    "glossaries": {"accounts", "errors", "languages", "store.records", "text.glossary"},
+    "glossaries": {"accounts", "errors", "languages", "store.key_text", "store.records", "text.glossary"},
     # HTTP speaks to the translator; of the engine it sees state and figures.
     "http": {
         "accounts",
@@ -127,6 +128,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sched.sequence",
         "security",
         "store",
+        "store.key_text",
         "store.records",
         "text",
         "timeouts",
@@ -200,6 +202,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "redis_wire",
         "sched.sequence",
         "store",
+        "store.key_text",
         "store.records",
         "systemd",
         "text",

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from nllbd.errors import NllbdError, StoreUnavailable
+from nllbd.store.names import clean_name
 from nllbd.store.records import AuditEvent
-from nllbd.store.usage import clean_name
 
 MAX_EVENTS = 10_000
 MAX_ADDRESSES = 100

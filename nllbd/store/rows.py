@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from nllbd.principal import Scope
 from nllbd.sched.sequence import Priority
+from nllbd.store.names import clean_name
 from nllbd.store.records import (
     AuditEvent,
     GlossaryRecord,
@@ -112,7 +113,7 @@ def row_to_audit(row: AnyRow) -> AuditEvent:
 def glossary_to_row(glossary: GlossaryRecord) -> dict[str, Any]:
     return {
         "id": glossary.id,
-        "account": glossary.account,
+        "account": clean_name(glossary.account),
         "name": glossary.name,
         "source_lang": glossary.source_lang,
         "target_lang": glossary.target_lang,

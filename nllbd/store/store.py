@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nllbd.store import rows, tables
 from nllbd.store.database import Database
+from nllbd.store.names import clean_name
 from nllbd.store.records import (
     AuditEvent,
     GlossaryRecord,
@@ -262,21 +263,22 @@ class Store:
         """An account's glossary; None for another's, too."""
         table = tables.glossaries
         async with self._database.read() as connection:
-            query = select(table).where(table.c.account == account, table.c.id == glossary_id)
+            query = select(table).where(table.c.account == clean_name(account), table.c.id == glossary_id)
             found = (await connection.execute(query)).first()
         return None if found is None else rows.row_to_glossary(found)
 
     async def list_glossaries(self, account: str) -> list[GlossaryRecord]:
         table = tables.glossaries
-        query = select(table).where(table.c.account == account).order_by(table.c.created_at, table.c.id)
+        query = select(table).where(table.c.account == clean_name(account)).order_by(table.c.created_at, table.c.id)
         async with self._database.read() as connection:
             return [rows.row_to_glossary(row) for row in await connection.execute(query)]
 
     async def delete_glossary(self, account: str, glossary_id: str) -> bool:
         """False if the account has no such glossary."""
         table = tables.glossaries
+        ours = delete(table).where(table.c.account == clean_name(account), table.c.id == glossary_id)
         async with self._database.write() as connection:
-            done = await connection.execute(delete(table).where(table.c.account == account, table.c.id == glossary_id))
+            done = await connection.execute(ours)
         return bool(done.rowcount)
 
     # Upkeep

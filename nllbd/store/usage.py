@@ -15,7 +15,6 @@ away memory follows the accounts with quotas and as many others as it takes.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 import uuid
@@ -29,6 +28,7 @@ from typing import Protocol
 from nllbd import log
 from nllbd.errors import NllbdError, QuotaExceeded, StoreUnavailable
 from nllbd.store.journal import Journal, encode
+from nllbd.store.names import clean_name, is_plain
 from nllbd.store.records import UsageBatch, UsageEntry
 
 FLUSH_S = 2.0
@@ -39,7 +39,6 @@ MAX_ACCOUNTS = 20_000
 MAX_SEGMENT_BYTES = 8 << 20
 _SHRINK_ABOVE_BYTES = 64 << 10
 _ENTRIES_A_TURN = 1000
-_MAX_NAME = 200
 
 logger = log.get_logger(__name__)
 
@@ -119,7 +118,7 @@ class UsageMeter:
 
     def book(self, entry: UsageEntry) -> None:
         """Count what was used. Microseconds; raises nothing."""
-        if not _is_plain(entry.account):
+        if not is_plain(entry.account):
             entry = replace(entry, account=clean_name(entry.account))
         key = (entry.account, entry.day)
         known = self._sums.get(key)
@@ -134,7 +133,7 @@ class UsageMeter:
     def used_this_month(self, account: str) -> int:
         """Characters booked on an account in this month (UTC), as far as this daemon knows."""
         self._this_month()
-        account = account if _is_plain(account) else clean_name(account)
+        account = account if is_plain(account) else clean_name(account)
         return self._stored.get(account, 0) + self._unflushed.get(account, 0)
 
     @contextmanager
@@ -364,19 +363,6 @@ class UsageMeter:
             # A clock that was wrong for a while has us come back to a month in which something was used.
             self._asked_at = dict.fromkeys(self._asked_at, -math.inf)
         return month
-
-
-def clean_name(name: str) -> str:
-    """A name as every database takes it: no NUL, no lone surrogates; a long one is cut and told apart by a hash."""
-    clean = name.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if len(clean) <= _MAX_NAME:
-        return clean
-    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{clean[: _MAX_NAME - len(mark) - 1]}~{mark}"
-
-
-def _is_plain(name: str) -> bool:
-    return len(name) <= _MAX_NAME and name.isascii() and name.isprintable()
 
 
 def _add(one: UsageEntry, other: UsageEntry) -> UsageEntry:

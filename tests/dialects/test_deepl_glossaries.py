@@ -73,6 +73,14 @@ def test_entries_that_are_none(daemon: Daemon, entries: str, says: str) -> None:
     assert says in answer.json()["message"]
 
 
+@pytest.mark.parametrize(("name", "says"), [("x" * 301, "at most 300"), ("a\0b", "control character")])
+def test_names_that_are_none(daemon: Daemon, name: str, says: str) -> None:
+    sent = {"name": name, "source_lang": "en", "target_lang": "fr", "entries": "a\tb"}
+    answer = requests.post(f"{daemon.url}/v2/glossaries", json=sent, timeout=60)
+    assert answer.status_code == 400
+    assert says in answer.json()["message"]
+
+
 def test_the_pair_must_be_the_glossary_s(translator: deepl.DeepLClient) -> None:
     made = translator.create_glossary("Pair", "EN", "FR", ENTRIES)
     with pytest.raises(deepl.DeepLException, match="another pair"):

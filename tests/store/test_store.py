@@ -10,10 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from nllbd.errors import InternalError
+from nllbd.http.dialects.deepl_glossaries import MAX_NAME, MAX_TERM
 from nllbd.principal import Scope
 from nllbd.sched.sequence import Priority
+from nllbd.security.tokens import Token
 from nllbd.store import key_text
 from nllbd.store import store as store_module
+from nllbd.store.names import clean_name
 from nllbd.store.records import (
     AuditEvent,
     GlossaryRecord,
@@ -236,6 +239,19 @@ async def test_glossaries_belong_to_their_account(store: Store) -> None:
     assert not await store.delete_glossary("key:b", "g1")
     assert await store.list_glossaries("key:a") == [glossary]
     assert await store.delete_glossary("key:a", "g1")
+
+
+async def test_the_longest_glossary_that_clients_may_make_fits(store: Store) -> None:
+    claims = {"iss": "i" * 200, "sub": ":" * 200}
+    terms = {"ä" * MAX_TERM: "\0 \N{GRINNING FACE}"}
+    account = Token(claims, expires_at=0.0, is_session=False).account
+    glossary = GlossaryRecord(key_text.new_id(), account, "木" * MAX_NAME, "deu_Latn", "eng_Latn", terms, NOW)
+    await store.add_glossary(glossary)
+    kept = replace(glossary, account=clean_name(account))
+    assert await store.list_glossaries(account) == [kept]
+    assert await store.find_glossary(account, glossary.id) == kept
+    assert await store.list_glossaries(account + ":") == []
+    assert await store.delete_glossary(account, glossary.id)
 
 
 async def test_tidying_keeps_what_is_needed(store: Store) -> None:

@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nllbd.errors import InternalError, QuotaExceeded, StoreUnavailable
 from nllbd.store import database, usage
 from nllbd.store.journal import Journal
+from nllbd.store.names import clean_name
 from nllbd.store.records import UsageBatch, UsageEntry
 from nllbd.store.store import Store
-from nllbd.store.usage import UsageMeter, clean_name
+from nllbd.store.usage import UsageMeter
 
 DAY = date(2026, 3, 31)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from nllbd.languages import BY_CODE, Languages
 from nllbd.store.records import GlossaryRecord
 
 TSV_TYPE = "text/tab-separated-values"
-MAX_NAME = 1_024
+MAX_NAME = 300  # as the store keeps them
 MAX_TERM = 1_024
 MAX_TERMS = 20_000
 
@@ -61,6 +62,8 @@ def parse(
     request = schema.parse(dict(values), GlossaryRequest, strict=False)
     if len(request.name) > MAX_NAME:
         raise InvalidValue(f"name has {len(request.name)} characters; at most {MAX_NAME} are kept", field="name")
+    if any(unicodedata.category(character) == "Cc" for character in request.name):
+        raise InvalidValue("name has a control character", field="name")
     source = resolve(request.source_lang, {}, languages, "source_lang")
     target = resolve(request.target_lang, {}, languages, "target_lang")
     if source.code == target.code:
